@@ -1,0 +1,16 @@
+//! The tape: which values need gradients, what each operation remembers, how it goes backward.
+//!
+//! A [`Value`] is a tensor and, when a gradient must flow through it, the number of its node on the [`Tape`]. A value
+//! without a node is a constant: operations on constants record nothing, so inference is training without leaves.
+//!
+//! Weights are [`tensor::Frozen`] or a [`Linear`] over one. They enter operations, never become leaves, and there is no
+//! code here that could compute their gradient: a frozen linear layer remembers nothing but its weight.
+//!
+//! Each operation is one file in [`ops`]: formula, forward, what is remembered, backward.
+
+pub mod linear;
+pub mod ops;
+pub mod tape;
+
+pub use linear::Linear;
+pub use tape::{Gradients, NodeId, Op, Tape, Value};

@@ -1,0 +1,171 @@
+//! Attention with the interval mask.
+//!
+//! ```text
+//! forward    s = scale · q kᵀ masked,   p = softmax(s),   y = p v
+//! backward   d_v = pᵀ d_y,   d_p = d_y vᵀ,   d_s = p * (d_p - rowsum(d_y * y)),
+//!            d_q = scale · d_s k,   d_k = scale · d_sᵀ q
+//! ```
+//! Remembers `q`, `k`, `v`, `y` and one `lse` per head and query; probabilities are made again, tile by tile.
+//! Sources: Vaswani et al. 2017; Dao et al. 2022 (tiles); arXiv 2410.01359 (column intervals).
+
+use std::sync::Arc;
+
+use kernels::Isa;
+use kernels::attention::{self as kernel, Heads, Inputs, Mask, Rows, Upstream};
+use tensor::Tensor;
+
+use crate::{Gradients, NodeId, Op, Tape, Value};
+
+/// Key `j` is seen by exactly the queries in `[begin[j], end[j])`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intervals {
+    /// First query that sees the key.
+    pub begin: Vec<u32>,
+    /// One past the last query that sees the key.
+    pub end: Vec<u32>,
+}
+
+impl Intervals {
+    /// Everybody before sees everybody after: one plain causal sequence.
+    pub fn causal(len: usize) -> Intervals {
+        Intervals { begin: (0..len as u32).collect(), end: vec![len as u32; len] }
+    }
+
+    /// The same mask when only the queries `rows` (ascending) remain.
+    pub fn for_queries(&self, rows: &[u32]) -> Intervals {
+        let at = |x: &u32| rows.partition_point(|r| r < x) as u32;
+        Intervals { begin: self.begin.iter().map(at).collect(), end: self.end.iter().map(at).collect() }
+    }
+
+    /// As the kernels take it.
+    pub fn mask(&self) -> Mask<'_> {
+        Mask { begin: &self.begin, end: &self.end }
+    }
+}
+
+/// The inputs of attention as the projections leave them.
+#[derive(Clone, Copy, Debug)]
+pub enum Qkv<'a> {
+    /// Three matrices, `[queries, H*D]`, `[keys, KV*D]`, `[keys, KV*D]`.
+    Split(&'a Value, &'a Value, &'a Value),
+    /// One matrix `[T, 3*H*D]` (GPT-2), of which only the queries in the given rows are wanted, if rows are given.
+    Fused(&'a Value, Option<&'a Arc<[u32]>>),
+}
+
+/// `[queries, H*D]`. The intervals count the queries that are wanted.
+pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, mask: &Arc<Intervals>) -> Value {
+    let (tensors, inputs): (Tensors, Vec<&Value>) = match qkv {
+        Qkv::Split(q, k, v) => {
+            (Tensors::Split([q.tensor().clone(), k.tensor().clone(), v.tensor().clone()]), vec![q, k, v])
+        }
+        Qkv::Fused(qkv, None) => (Tensors::Fused(qkv.tensor().clone()), vec![qkv]),
+        Qkv::Fused(qkv, Some(rows)) => {
+            let (rows, q) = (rows.clone(), take_queries(qkv.tensor(), heads, rows));
+            (Tensors::FusedRows { qkv: qkv.tensor().clone(), rows, q }, vec![qkv])
+        }
+    };
+    let n = tensors.n_queries();
+    let mut lse = vec![0.0; heads.n_heads * n];
+    let y = Tensor::build(&[n, heads.n_heads * heads.head_dim], |y| {
+        kernel::forward(Isa::best(), tensors.inputs(heads, mask), y, &mut lse);
+    });
+    tape.record(y.clone(), &inputs, || Attention {
+        nodes: inputs.iter().map(|v| v.node()).collect(),
+        tensors,
+        heads,
+        mask: mask.clone(),
+        y,
+        lse,
+    })
+}
+
+fn take_queries(qkv: &Tensor, heads: Heads, rows: &[u32]) -> Tensor {
+    let (stride, width) = (qkv.width(), heads.n_heads * heads.head_dim);
+    Tensor::build(&[rows.len(), width], |q| {
+        for (out, &row) in q.chunks_exact_mut(width).zip(rows) {
+            out.copy_from_slice(&qkv.f32s()[row as usize * stride..][..width]);
+        }
+    })
+}
+
+enum Tensors {
+    Split([Tensor; 3]),
+    Fused(Tensor),
+    FusedRows { qkv: Tensor, rows: Arc<[u32]>, q: Tensor },
+}
+
+impl Tensors {
+    fn n_queries(&self) -> usize {
+        match self {
+            Tensors::Split([q, ..]) | Tensors::Fused(q) | Tensors::FusedRows { q, .. } => q.rows(),
+        }
+    }
+
+    fn inputs<'a>(&'a self, heads: Heads, mask: &'a Intervals) -> Inputs<'a> {
+        let whole = |t: &'a Tensor| Rows { data: t.f32s(), stride: t.width() };
+        let width = heads.n_heads * heads.head_dim;
+        // an empty batch has no numbers to skip
+        let column = |t: &'a Tensor, i: usize| Rows {
+            data: t.f32s().get(i * width..).unwrap_or(&[]),
+            stride: t.width(),
+        };
+        let [q, k, v] = match self {
+            Tensors::Split(three) => three.each_ref().map(whole),
+            Tensors::Fused(qkv) => [0, 1, 2].map(|i| column(qkv, i)),
+            Tensors::FusedRows { qkv, q, .. } => [whole(q), column(qkv, 1), column(qkv, 2)],
+        };
+        Inputs { heads, q, k, v, mask: mask.mask(), n_queries: self.n_queries() }
+    }
+}
+
+struct Attention {
+    nodes: Vec<Option<NodeId>>,
+    tensors: Tensors,
+    heads: Heads,
+    mask: Arc<Intervals>,
+    y: Tensor,
+    lse: Vec<f32>,
+}
+
+impl Op for Attention {
+    fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
+        let (n_queries, n_keys) = (self.tensors.n_queries(), self.mask.begin.len());
+        let kv_width = self.heads.n_kv_heads * self.heads.head_dim;
+        let zeros = |rows: usize, width: usize| Tensor::build(&[rows, width], |_| ());
+        let mut d_q = zeros(n_queries, self.heads.n_heads * self.heads.head_dim);
+        let (mut d_k, mut d_v) = (zeros(n_keys, kv_width), zeros(n_keys, kv_width));
+        let upstream = Upstream { out: self.y.f32s(), lse: &self.lse, d_out: d_y.f32s() };
+        if let (Some(d_q), Some(d_k), Some(d_v)) = (d_q.get_mut(), d_k.get_mut(), d_v.get_mut()) {
+            let into = kernel::Gradients { d_q, d_k, d_v };
+            kernel::backward(Isa::best(), self.tensors.inputs(self.heads, &self.mask), upstream, into);
+        }
+        match &self.tensors {
+            Tensors::Split(_) => {
+                for (node, d) in self.nodes.iter().zip([d_q, d_k, d_v]) {
+                    grads.add(*node, || d);
+                }
+            }
+            Tensors::Fused(_) => grads.add(self.nodes[0], || interleave([&d_q, &d_k, &d_v], None)),
+            Tensors::FusedRows { rows, .. } => {
+                grads.add(self.nodes[0], || interleave([&d_q, &d_k, &d_v], Some(rows)));
+            }
+        }
+    }
+}
+
+/// `[T, 3*width]` from three gradients; the queries' belongs to `rows`, the others get zero.
+fn interleave([d_q, d_k, d_v]: [&Tensor; 3], rows: Option<&Arc<[u32]>>) -> Tensor {
+    let width = d_q.width();
+    Tensor::build(&[d_k.rows(), 3 * width], |out| {
+        let kv = d_k.f32s().chunks_exact(width).zip(d_v.f32s().chunks_exact(width));
+        for (out, (k, v)) in out.chunks_exact_mut(3 * width).zip(kv) {
+            out[..width].fill(0.0);
+            out[width..2 * width].copy_from_slice(k);
+            out[2 * width..].copy_from_slice(v);
+        }
+        for (i, q) in d_q.f32s().chunks_exact(width).enumerate() {
+            let row = rows.map_or(i, |rows| rows[i] as usize);
+            out[row * 3 * width..][..width].copy_from_slice(q);
+        }
+    })
+}

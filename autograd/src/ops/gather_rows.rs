@@ -1,0 +1,49 @@
+//! Some rows of a matrix.
+//!
+//! ```text
+//! forward    y[i] = x[rows[i]]
+//! backward   d_x[rows[i]] += d_y[i],   zero elsewhere
+//! ```
+//! Remembers the row numbers.
+
+use std::sync::Arc;
+
+use tensor::Tensor;
+
+use crate::{Gradients, NodeId, Op, Tape, Value};
+
+/// `[T, C] -> [rows.len(), C]`; a row may be named more than once.
+pub fn gather_rows(tape: &Tape, x: &Value, rows: &Arc<[u32]>) -> Value {
+    let y = gather(x.tensor(), rows);
+    tape.record(y, &[x], || GatherRows { input: x.node(), from: x.tensor().rows(), rows: rows.clone() })
+}
+
+fn gather(x: &Tensor, rows: &[u32]) -> Tensor {
+    let width = x.width();
+    Tensor::build(&[rows.len(), width], |y| {
+        for (out, &row) in y.chunks_exact_mut(width.max(1)).zip(rows) {
+            out.copy_from_slice(&x.f32s()[row as usize * width..][..width]);
+        }
+    })
+}
+
+struct GatherRows {
+    input: Option<NodeId>,
+    from: usize,
+    rows: Arc<[u32]>,
+}
+
+impl Op for GatherRows {
+    fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
+        let width = d_y.width();
+        grads.add(self.input, || {
+            Tensor::build(&[self.from, width], |d_x| {
+                d_x.fill(0.0);
+                for (d, &row) in d_y.f32s().chunks_exact(width.max(1)).zip(self.rows.iter()) {
+                    let acc = &mut d_x[row as usize * width..][..width];
+                    acc.iter_mut().zip(d).for_each(|(a, d)| *a += d);
+                }
+            })
+        });
+    }
+}

@@ -1,0 +1,25 @@
+//! The operations, one file each. They are as coarse as the kernels are.
+
+pub mod activation;
+pub mod add;
+pub mod attention;
+pub mod cross_entropy;
+pub mod embed;
+pub mod gather_rows;
+pub mod layer_norm;
+pub mod linear;
+pub mod rms_norm;
+pub mod rope;
+pub mod scale;
+
+pub use activation::{activation, gated};
+pub use add::add;
+pub use attention::{Intervals, Qkv, attention};
+pub use cross_entropy::{Scored, cross_entropy};
+pub use embed::{Source, add_rows, embed};
+pub use gather_rows::gather_rows;
+pub use layer_norm::layer_norm;
+pub use linear::linear;
+pub use rms_norm::rms_norm;
+pub use rope::rope;
+pub use scale::scale;

@@ -1,0 +1,327 @@
+//! Every operation against f64: its output against a plain formula, its gradient against finite differences of that
+//! formula, with a random gradient from above. Inputs are used where the operation allows more than one.
+
+use std::sync::Arc;
+
+use kernels::activation::Activation;
+use kernels::attention::Heads;
+use kernels::cross_entropy::Target;
+use kernels::matmul::Layout;
+use kernels::rope::Table;
+use kernels::testing::{Rng, Tolerance, close};
+use prompt_tuning_autograd::ops::{self, Intervals, Qkv, Source};
+use prompt_tuning_autograd::{Gradients, Linear, NodeId, Op, Tape, Value};
+use tensor::{Frozen, Tensor};
+
+/// `Σ c * x`: gives every output its own gradient from above.
+struct Dot {
+    input: Option<NodeId>,
+    shape: Vec<usize>,
+    c: Vec<f32>,
+}
+
+impl Op for Dot {
+    fn backward(self: Box<Self>, d_out: Tensor, grads: &mut Gradients) {
+        let factor = d_out.f32s()[0];
+        grads.add(self.input, || Tensor::from_vec(&self.shape, self.c.iter().map(|c| c * factor).collect()));
+    }
+}
+
+fn dot(tape: &Tape, x: &Value, c: &[f32]) -> Value {
+    let loss = x.tensor().f32s().iter().zip(c).map(|(x, c)| x * c).sum();
+    let (input, shape, c) = (x.node(), x.tensor().shape().to_vec(), c.to_vec());
+    tape.record(Tensor::from_vec(&[1], vec![loss]), &[x], || Dot { input, shape, c })
+}
+
+type Forward<'a> = &'a dyn Fn(&Tape, &[Value]) -> Value;
+type Formula<'a> = &'a dyn Fn(&[Vec<f64>]) -> Vec<f64>;
+
+/// `shapes` are those of the inputs, all of which are leaves.
+fn check(name: &str, shapes: &[&[usize]], forward: Forward, formula: Formula) {
+    let mut rng = Rng(name.len() as u64);
+    let data: Vec<Vec<f32>> = shapes.iter().map(|s| rng.normals(s.iter().product())).collect();
+    let wide: Vec<Vec<f64>> = data.iter().map(|x| x.iter().map(|&x| f64::from(x)).collect()).collect();
+
+    let tape = Tape::new();
+    let leaves: Vec<Value> = shapes.iter().zip(&data).map(|(s, x)| tape.leaf(s, x.clone())).collect();
+    let out = forward(&tape, &leaves);
+    let c = rng.normals(out.tensor().len());
+    close(out.tensor().f32s(), &formula(&wide), Tolerance::both(2e-5))
+        .unwrap_or_else(|e| panic!("{name}: output: {e}"));
+
+    let loss = dot(&tape, &out, &c);
+    let mut grads = tape.backward(&loss);
+    let value =
+        |inputs: &[Vec<f64>]| formula(inputs).iter().zip(&c).map(|(y, &c)| y * f64::from(c)).sum::<f64>();
+    for (i, leaf) in leaves.iter().enumerate() {
+        let expected: Vec<f64> = (0..wide[i].len()).map(|j| difference(&value, &wide, i, j)).collect();
+        let actual = grads.take(leaf);
+        assert_eq!(actual.shape(), shapes[i]);
+        close(actual.f32s(), &expected, Tolerance { absolute: 1e-4, relative: 1e-4 })
+            .unwrap_or_else(|e| panic!("{name}: gradient of input {i}: {e}"));
+    }
+
+    // the same on constants records nothing
+    let tape = Tape::new();
+    let constants: Vec<Value> =
+        shapes.iter().zip(&data).map(|(s, x)| Value::constant(Tensor::from_vec(s, x.clone()))).collect();
+    assert!(
+        forward(&tape, &constants).node().is_none() && tape.is_empty(),
+        "{name}: inference recorded something"
+    );
+}
+
+fn difference(value: &dyn Fn(&[Vec<f64>]) -> f64, at: &[Vec<f64>], i: usize, j: usize) -> f64 {
+    const H: f64 = 1e-5;
+    let shifted = |h: f64| {
+        let mut inputs = at.to_vec();
+        inputs[i][j] += h;
+        value(&inputs)
+    };
+    (shifted(H) - shifted(-H)) / (2.0 * H)
+}
+
+fn frozen(shape: &[usize], seed: u64) -> (Frozen, Vec<f64>) {
+    let data = Rng(seed).normals(shape.iter().product());
+    let wide = data.iter().map(|&x| f64::from(x)).collect();
+    (Frozen::new(Tensor::from_vec(shape, data)), wide)
+}
+
+/// `x[T, n_in] · W` where `w(i, o)` gives the weight.
+fn product(x: &[f64], n_in: usize, n_out: usize, w: &dyn Fn(usize, usize) -> f64) -> Vec<f64> {
+    let row = |x: &[f64], o: usize| (0..n_in).map(|i| x[i] * w(i, o)).sum();
+    x.chunks(n_in).flat_map(|x| (0..n_out).map(move |o| row(x, o))).collect()
+}
+
+#[test]
+fn linear_in_both_layouts_with_bias_and_residual() {
+    for layout in [Layout::OutIn, Layout::InOut] {
+        let shape = if layout == Layout::OutIn { [3, 5] } else { [5, 3] };
+        let (w, wide) = frozen(&shape, 1);
+        let (b, bias) = frozen(&[3], 2);
+        let layer = Linear::new(w, layout, Some(b));
+        let at =
+            move |i: usize, o: usize| if layout == Layout::OutIn { wide[o * 5 + i] } else { wide[i * 3 + o] };
+        check("linear", &[&[4, 5], &[4, 3]], &|t, v| ops::linear(t, &v[0], &layer, Some(&v[1])), &|v| {
+            let y = product(&v[0], 5, 3, &at);
+            y.iter().zip(&v[1]).enumerate().map(|(i, (y, r))| y + bias[i % 3] + r).collect()
+        });
+    }
+}
+
+#[test]
+fn norms() {
+    let (w, wide_w) = frozen(&[7], 3);
+    let (b, wide_b) = frozen(&[7], 4);
+    check("layer_norm", &[&[3, 7]], &|t, v| ops::layer_norm(t, &v[0], &w, &b, 1e-5), &|v| {
+        v[0].chunks(7)
+            .flat_map(|x| {
+                let mean = x.iter().sum::<f64>() / 7.0;
+                let var = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 7.0;
+                let rstd = (var + 1e-5).sqrt().recip();
+                x.iter()
+                    .enumerate()
+                    .map(|(i, x)| (x - mean) * rstd * wide_w[i] + wide_b[i])
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    });
+    check("rms_norm", &[&[3, 7]], &|t, v| ops::rms_norm(t, &v[0], &w, 1e-6), &|v| {
+        v[0].chunks(7)
+            .flat_map(|x| {
+                let rstd = (x.iter().map(|x| x * x).sum::<f64>() / 7.0 + 1e-6).sqrt().recip();
+                x.iter().enumerate().map(|(i, x)| x * rstd * wide_w[i]).collect::<Vec<_>>()
+            })
+            .collect()
+    });
+}
+
+fn act(kind: Activation, x: f64) -> f64 {
+    match kind {
+        Activation::GeluTanh => {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+        }
+        Activation::GeluErf => x * normal_cdf(x),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Relu => x.max(0.0),
+    }
+}
+
+/// By Simpson's rule from -12: exact far beyond what is tested here.
+fn normal_cdf(x: f64) -> f64 {
+    const N: usize = 4000;
+    let density = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let h = (x + 12.0) / N as f64;
+    let term = |i: usize| {
+        density(-12.0 + i as f64 * h) * if i == 0 || i == N { 1.0 } else { (2 + 2 * (i % 2)) as f64 }
+    };
+    (0..=N).map(term).sum::<f64>() * h / 3.0
+}
+
+#[test]
+fn activations() {
+    for kind in [Activation::GeluTanh, Activation::GeluErf, Activation::Silu, Activation::Relu] {
+        check("activation", &[&[4, 5]], &|t, v| ops::activation(t, &v[0], kind), &|v| {
+            v[0].iter().map(|&x| act(kind, x)).collect()
+        });
+        check("gated", &[&[4, 5], &[4, 5]], &|t, v| ops::gated(t, &v[0], &v[1], kind), &|v| {
+            v[0].iter().zip(&v[1]).map(|(&g, u)| act(kind, g) * u).collect()
+        });
+    }
+}
+
+#[test]
+fn sums_scalings_and_rows() {
+    check("add", &[&[2, 3], &[2, 3]], &|t, v| ops::add(t, &v[0], &v[1]), &|v| {
+        v[0].iter().zip(&v[1]).map(|(a, b)| a + b).collect()
+    });
+    check("add to itself", &[&[2, 3]], &|t, v| ops::add(t, &v[0], &v[0]), &|v| {
+        v[0].iter().map(|x| 2.0 * x).collect()
+    });
+    check("scale", &[&[2, 3]], &|t, v| ops::scale(t, &v[0], -1.5), &|v| {
+        v[0].iter().map(|x| -1.5 * x).collect()
+    });
+    let rows: Arc<[u32]> = Arc::new([2, 0, 2]);
+    check("gather_rows", &[&[4, 3]], &|t, v| ops::gather_rows(t, &v[0], &rows), &|v| {
+        [2, 0, 2].iter().flat_map(|&r| v[0][r * 3..][..3].to_vec()).collect()
+    });
+}
+
+#[test]
+fn embeddings() {
+    let (table, wide) = frozen(&[9, 3], 5);
+    let (positions, wide_p) = frozen(&[4, 3], 6);
+    let sources: Arc<[Source]> =
+        Arc::new([Source::Soft(1), Source::Text(8), Source::Soft(0), Source::Soft(1)]);
+    let at = [0u32, 1, 2, 2];
+    let forward =
+        |t: &Tape, v: &[Value]| ops::add_rows(&ops::embed(t, &sources, &table, Some(&v[0])), &positions, &at);
+    check("embed", &[&[2, 3]], &forward, &|v| {
+        let row = |s: &Source| match *s {
+            Source::Text(id) => wide[id as usize * 3..][..3].to_vec(),
+            Source::Soft(k) => v[0][k as usize * 3..][..3].to_vec(),
+        };
+        let position = |t: usize| &wide_p[at[t] as usize * 3..][..3];
+        let token = |(t, s)| row(s).iter().zip(position(t)).map(|(a, b)| a + b).collect::<Vec<_>>();
+        sources.iter().enumerate().flat_map(token).collect()
+    });
+}
+
+#[test]
+fn rotary_positions() {
+    let (positions, inv_freq) = ([0u32, 3, 7], [1.0f32, 0.1]);
+    let table = Arc::new(Table::new(&positions, &inv_freq));
+    check("rope", &[&[3, 8]], &|t, v| ops::rope(t, &v[0], &table), &|v| {
+        let mut y = v[0].clone();
+        for (t, row) in y.chunks_mut(8).enumerate() {
+            for head in row.chunks_mut(4) {
+                for i in 0..2 {
+                    let (sin, cos) = (f64::from(positions[t]) * f64::from(inv_freq[i])).sin_cos();
+                    let (a, b) = (head[i], head[i + 2]);
+                    (head[i], head[i + 2]) = (a * cos - b * sin, b * cos + a * sin);
+                }
+            }
+        }
+        y
+    });
+}
+
+/// All pairs, in f64. `q` has `heads` heads, `k` and `v` have `kv`.
+fn plain_attention(heads: Heads, q: &[f64], k: &[f64], v: &[f64], mask: &Intervals) -> Vec<f64> {
+    let (h, kv, d) = (heads.n_heads, heads.n_kv_heads, heads.head_dim);
+    let mut y = vec![0.0; q.len()];
+    for i in 0..q.len() / (h * d) {
+        for head in 0..h {
+            let q = &q[(i * h + head) * d..][..d];
+            let key = |x: &'_ [f64], j: usize| x[(j * kv + head * kv / h) * d..][..d].to_vec();
+            let seen: Vec<usize> = (0..mask.begin.len())
+                .filter(|&j| (mask.begin[j]..mask.end[j]).contains(&(i as u32)))
+                .collect();
+            let score = |&j: &usize| {
+                f64::from(heads.scale) * q.iter().zip(key(k, j)).map(|(a, b)| a * b).sum::<f64>()
+            };
+            let p: Vec<f64> = seen.iter().map(|j| score(j).exp()).collect();
+            let total: f64 = p.iter().sum();
+            for (j, p) in seen.iter().zip(&p) {
+                let out = &mut y[(i * h + head) * d..][..d];
+                out.iter_mut().zip(key(v, *j)).for_each(|(y, v)| *y += p / total * v);
+            }
+        }
+    }
+    y
+}
+
+/// A root of two tokens and two branches.
+fn forest() -> Arc<Intervals> {
+    Arc::new(Intervals { begin: vec![0, 1, 2, 3, 4], end: vec![5, 5, 4, 4, 5] })
+}
+
+#[test]
+fn attention_with_grouped_heads() {
+    let heads = Heads { n_heads: 4, n_kv_heads: 2, head_dim: 3, scale: 0.6 };
+    let mask = forest();
+    let forward = |t: &Tape, v: &[Value]| ops::attention(t, Qkv::Split(&v[0], &v[1], &v[2]), heads, &mask);
+    check("attention", &[&[5, 12], &[5, 6], &[5, 6]], &forward, &|v| {
+        plain_attention(heads, &v[0], &v[1], &v[2], &mask)
+    });
+}
+
+#[test]
+fn attention_from_one_matrix_whole_and_for_some_queries() {
+    let heads = Heads { n_heads: 2, n_kv_heads: 2, head_dim: 3, scale: 0.5 };
+    let mask = forest();
+    let column =
+        |x: &[f64], c: usize| x.chunks(18).flat_map(|row| row[c * 6..][..6].to_vec()).collect::<Vec<_>>();
+    let formula = |v: &[Vec<f64>]| {
+        plain_attention(heads, &column(&v[0], 0), &column(&v[0], 1), &column(&v[0], 2), &mask)
+    };
+    check("fused", &[&[5, 18]], &|t, v| ops::attention(t, Qkv::Fused(&v[0], None), heads, &mask), &formula);
+
+    let rows: Arc<[u32]> = Arc::new([1, 4]);
+    let fewer = Arc::new(mask.for_queries(&rows));
+    let forward = |t: &Tape, v: &[Value]| ops::attention(t, Qkv::Fused(&v[0], Some(&rows)), heads, &fewer);
+    check("fused rows", &[&[5, 18]], &forward, &|v| {
+        let all = formula(v);
+        rows.iter().flat_map(|&r| all[r as usize * 6..][..6].to_vec()).collect()
+    });
+}
+
+#[test]
+fn cross_entropy_over_several_blocks() {
+    // more rows than one block; a row named twice, rows never named
+    let rows = 70;
+    let (w, wide) = frozen(&[11, 4], 7);
+    let head = Linear::new(w, Layout::OutIn, None);
+    let targets: Vec<Target> = [(0, 3, 0.5), (0, 4, 0.25), (5, 10, 1.0), (69, 0, 2.0)]
+        .map(|(row, token, weight)| Target { row, token, weight })
+        .to_vec();
+    check(
+        "cross_entropy",
+        &[&[rows, 4]],
+        &|t, v| {
+            let scored = ops::cross_entropy(t, &v[0], &head, &targets);
+            let loss: f32 = scored.log_probs.iter().zip(&targets).map(|(lp, t)| -lp * t.weight).sum();
+            assert!((loss - scored.loss.tensor().f32s()[0]).abs() < 1e-5);
+            scored.loss
+        },
+        &|v| {
+            let logits = product(&v[0], 4, 11, &|i, o| wide[o * 4 + i]);
+            let loss = targets.iter().map(|t| {
+                let z = &logits[t.row as usize * 11..][..11];
+                let lse = z.iter().map(|z| z.exp()).sum::<f64>().ln();
+                f64::from(t.weight) * (lse - z[t.token as usize])
+            });
+            vec![loss.sum()]
+        },
+    );
+}
+
+#[test]
+fn a_value_that_reaches_the_loss_by_no_path_has_a_zero_gradient() {
+    let tape = Tape::new();
+    let (a, b) = (tape.leaf(&[2], vec![1.0, 2.0]), tape.leaf(&[2], vec![3.0, 4.0]));
+    let loss = dot(&tape, &ops::scale(&tape, &a, 2.0), &[1.0, 1.0]);
+    let mut grads = tape.backward(&loss);
+    assert_eq!(grads.take(&a).f32s(), [2.0, 2.0]);
+    assert_eq!(grads.take(&b).f32s(), [0.0, 0.0]);
+}

@@ -1,0 +1,56 @@
+//! Copies between the caller's rows and the layouts the products want: one head alone, rows padded to whole vectors.
+
+use std::ops::Range;
+
+use super::{Rows, visible::KEYS};
+use crate::simd::MAX_LANES;
+
+/// `width` rounded up to whole vectors of any tier.
+pub(super) fn padded(width: usize) -> usize {
+    width.next_multiple_of(MAX_LANES)
+}
+
+/// The columns of one head.
+#[derive(Clone, Copy)]
+pub(super) struct Column {
+    pub start: usize,
+    pub head_dim: usize,
+}
+
+impl Column {
+    pub(super) fn of(head: usize, head_dim: usize) -> Column {
+        Column { start: head * head_dim, head_dim }
+    }
+
+    /// Row `i` of this head.
+    pub(super) fn row<'a>(self, x: Rows<'a>, i: usize) -> &'a [f32] {
+        x.part(i, self.start, self.head_dim)
+    }
+
+    /// The rows from `first` on, beginning at this head.
+    pub(super) fn rows_from<'a>(self, x: Rows<'a>, first: usize) -> Rows<'a> {
+        Rows { data: &x.data[first * x.stride + self.start..], stride: x.stride }
+    }
+
+    /// `out[n, padded(D)] = factor * x[rows]`; the padding keeps what it holds, which is zero.
+    pub(super) fn pack(self, x: Rows, rows: Range<usize>, factor: f32, out: &mut [f32]) {
+        for (i, out) in rows.zip(out.chunks_exact_mut(padded(self.head_dim))) {
+            for (out, x) in out.iter_mut().zip(self.row(x, i)) {
+                *out = factor * x;
+            }
+        }
+    }
+
+    /// `out[D, KEYS] = x[rows]ᵀ`; columns without a row become zero.
+    pub(super) fn pack_transposed(self, x: Rows, rows: Range<usize>, out: &mut [f32]) {
+        let (out, _) = out.as_chunks_mut::<KEYS>();
+        for j in 0..KEYS {
+            if j < rows.len() {
+                let row = self.row(x, rows.start + j);
+                out.iter_mut().zip(row).for_each(|(out, &x)| out[j] = x);
+            } else {
+                out.iter_mut().for_each(|out| out[j] = 0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Sums and scalings of whole slices.
+//!
+//! ```text
+//! add    out = a + b          backward: d_a = d_b = d_out, for which no kernel is needed
+//! scale  out = factor x       backward: d_x = factor d_out, the same kernel
+//! ```
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::{
+    Elements, Isa,
+    simd::{Simd, SimdOp},
+    slices::{TASK, load, run_all, store},
+};
+
+/// `out = a + b`
+///
+/// Panics when the lengths differ.
+pub fn add(isa: Isa, a: &[f32], b: &[f32], out: &mut [f32]) {
+    assert_eq!((a.len(), b.len()), (out.len(), out.len()), "a, b and out");
+    let tasks = a.chunks(TASK).zip(b.chunks(TASK)).zip(out.chunks_mut(TASK));
+    run_all(isa, tasks.map(|((a, b), out)| Add { a, b, out }));
+}
+
+struct Add<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl SimdOp for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        for i in (0..self.a.len()).step_by(S::LANES) {
+            store(s, s.add(load(s, self.a, i), load(s, self.b, i)), self.out, i);
+        }
+    }
+}
+
+/// `acc += x`: the only kernel that accumulates; the tape uses it to sum gradients.
+///
+/// Panics when the lengths differ.
+pub fn accumulate(isa: Isa, x: &[f32], acc: &mut [f32]) {
+    assert_eq!(x.len(), acc.len(), "x and acc");
+    run_all(isa, x.chunks(TASK).zip(acc.chunks_mut(TASK)).map(|(x, acc)| Accumulate { x, acc }));
+}
+
+struct Accumulate<'a> {
+    x: &'a [f32],
+    acc: &'a mut [f32],
+}
+
+impl SimdOp for Accumulate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        for i in (0..self.x.len()).step_by(S::LANES) {
+            store(s, s.add(load(s, self.acc, i), load(s, self.x, i)), self.acc, i);
+        }
+    }
+}
+
+/// `out = factor * x`
+///
+/// Panics when the lengths differ.
+pub fn scale(isa: Isa, factor: f32, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "x and out");
+    run_all(isa, x.chunks(TASK).zip(out.chunks_mut(TASK)).map(|(x, out)| Scale { factor, x, out }));
+}
+
+struct Scale<'a> {
+    factor: f32,
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl SimdOp for Scale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        for i in (0..self.x.len()).step_by(S::LANES) {
+            store(s, s.mul(s.splat(self.factor), load(s, self.x, i)), self.out, i);
+        }
+    }
+}
+
+/// `out = x` widened to f32.
+///
+/// Panics when the lengths differ.
+pub fn widen(isa: Isa, x: Elements, out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "x and out");
+    match x {
+        Elements::F32(x) => out.copy_from_slice(x),
+        Elements::F16(x) => run_all(isa, x.chunks(TASK).zip(out.chunks_mut(TASK)).map(|(x, out)| WidenF16(x, out))),
+        Elements::Bf16(x) => run_all(isa, x.chunks(TASK).zip(out.chunks_mut(TASK)).map(|(x, out)| WidenBf16(x, out))),
+    }
+}
+
+struct WidenF16<'a>(&'a [f16], &'a mut [f32]);
+struct WidenBf16<'a>(&'a [bf16], &'a mut [f32]);
+
+macro_rules! widen {
+    ($op:ident, $load:ident) => {
+        impl SimdOp for $op<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn eval<S: Simd>(self, s: S) {
+                let $op(x, out) = self;
+                let whole = x.len() - x.len() % S::LANES;
+                for i in (0..whole).step_by(S::LANES) {
+                    s.store(s.$load(&x[i..]), &mut out[i..]);
+                }
+                for (x, out) in x[whole..].iter().zip(&mut out[whole..]) {
+                    *out = x.to_f32();
+                }
+            }
+        }
+    };
+}
+widen!(WidenF16, load_f16);
+widen!(WidenBf16, load_bf16);
+
+/// `Σ x²` in f64, in a fixed order.
+pub fn sum_of_squares(x: &[f32]) -> f64 {
+    let parts: Vec<f64> = match x.len() {
+        0..=TASK => vec![sum_of_squares_of_chunk(x)],
+        _ => x.par_chunks(TASK).map(sum_of_squares_of_chunk).collect(),
+    };
+    parts.iter().sum()
+}
+
+/// Eight sums side by side, so that the additions need not wait for each other.
+fn sum_of_squares_of_chunk(x: &[f32]) -> f64 {
+    let mut sums = [0f64; 8];
+    for x in x.chunks(8) {
+        for (sum, &x) in sums.iter_mut().zip(x) {
+            *sum += f64::from(x) * f64::from(x);
+        }
+    }
+    sums.iter().sum()
+}
+
+/// The specification.
+pub mod reference {
+    use crate::real::Real;
+
+    /// `a + b`
+    pub fn add<R: Real>(a: &[R], b: &[R]) -> Vec<R> {
+        a.iter().zip(b).map(|(&a, &b)| a + b).collect()
+    }
+
+    /// `factor * x`
+    pub fn scale<R: Real>(factor: R, x: &[R]) -> Vec<R> {
+        x.iter().map(|&x| factor * x).collect()
+    }
+
+    /// `d_x` of [`scale`].
+    pub fn scale_backward<R: Real>(factor: R, d_out: &[R]) -> Vec<R> {
+        // in the forward pass this was factor * x
+        d_out.iter().map(|&d| factor * d).collect()
+    }
+
+    /// `Σ x²`
+    pub fn sum_of_squares<R: Real>(x: &[R]) -> R {
+        let mut sum = R::from_f64(0.0);
+        for &x in x {
+            sum += x * x;
+        }
+        sum
+    }
+}

@@ -1,0 +1,71 @@
+//! Which instruction sets this CPU has, chosen once at run time.
+
+use std::sync::OnceLock;
+
+use crate::simd::{SimdOp, portable::Portable};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{avx2::Avx2, avx512::Avx512};
+
+/// An instruction set this CPU is known to have.
+///
+/// The x86 variants carry a token that can only be made by asking the CPU, so holding an `Isa` is the proof that its
+/// instructions may be executed.
+#[derive(Clone, Copy, Debug)]
+pub enum Isa {
+    /// Any CPU: the `wide` crate at the compiler's baseline.
+    Portable(Portable),
+    /// x86-64 with AVX2, FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+}
+
+impl Isa {
+    /// The fastest instruction set of this CPU, or the one named by `KERNELS_ISA` (`portable`, `avx2`, `avx512`) if
+    /// the CPU has it. Asked once per process.
+    pub fn best() -> Isa {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let available = Isa::available();
+            let named = std::env::var("KERNELS_ISA").ok();
+            let forced = available.iter().find(|isa| Some(isa.name()) == named.as_deref());
+            *forced.unwrap_or_else(|| available.last().expect("the portable tier is always there"))
+        })
+    }
+
+    /// Every instruction set of this CPU, slowest first: the registry that tests and benches iterate.
+    pub fn available() -> Vec<Isa> {
+        let mut list = vec![Isa::Portable(Portable)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            list.extend(Avx2::new().map(Isa::Avx2));
+            list.extend(Avx512::new().map(Isa::Avx512));
+        }
+        list
+    }
+
+    /// The name used by `KERNELS_ISA`, `KERNELS_REQUIRE`, tests and benches.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "avx512",
+        }
+    }
+
+    /// Runs `op` with this instruction set.
+    #[inline]
+    pub fn run<O: SimdOp>(self, op: O) -> O::Output {
+        match self {
+            Isa::Portable(s) => op.eval(s),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(s) => s.run(op),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(s) => s.run(op),
+        }
+    }
+}

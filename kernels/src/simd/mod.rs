@@ -1,0 +1,89 @@
+//! The vocabulary of vector operations: the *only* ones the kernels need.
+//!
+//! A kernel is a struct holding its arguments whose [`SimdOp::eval`] is written once, generic over [`Simd`].
+//! [`crate::Isa::run`] instantiates it inside a function compiled for the instruction set. Everything between that
+//! function and the intrinsics must be `#[inline(always)]`: a call that is not inlined is compiled for the baseline
+//! CPU and passes its vectors through memory. So split work over threads *outside* `run`, never inside.
+//!
+//! The `wide` crate chooses its instructions when it is compiled, so it can only be the portable tier.
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+pub mod math;
+pub mod portable;
+
+use half::{bf16, f16};
+
+/// A piece of work that can be compiled for any instruction set.
+pub trait SimdOp {
+    /// What the work returns.
+    type Output;
+    /// Does the work. Implementations are `#[inline(always)]`.
+    fn eval<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// The largest [`Simd::LANES`] there is: the size of a buffer that any vector fits.
+pub const MAX_LANES: usize = 16;
+
+/// One instruction set: a zero-sized token whose existence proves that the CPU has it.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// A vector of [`Simd::LANES`] `f32`.
+    type V: Copy;
+    /// Number of `f32` in a vector.
+    const LANES: usize;
+    /// How many `V` the registers hold (8, 16 or 32): what a kernel may keep live.
+    const REGISTERS: usize;
+
+    /// Every lane `x`.
+    fn splat(self, x: f32) -> Self::V;
+    /// The first `LANES` elements of `x`. Panics when there are fewer.
+    fn load(self, x: &[f32]) -> Self::V;
+    /// Fewer than `LANES` elements, the other lanes zero.
+    fn load_partial(self, x: &[f32]) -> Self::V;
+    /// The first `LANES` elements of `x`, widened.
+    fn load_f16(self, x: &[f16]) -> Self::V;
+    /// The first `LANES` elements of `x`, widened.
+    fn load_bf16(self, x: &[bf16]) -> Self::V;
+    /// Writes all lanes to the first `LANES` elements of `out`. Panics when there are fewer.
+    fn store(self, v: Self::V, out: &mut [f32]);
+    /// Writes the first `out.len()` lanes; `out` has fewer than `LANES` elements.
+    fn store_partial(self, v: Self::V, out: &mut [f32]);
+
+    /// `a + b`
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, fused where the CPU can.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger of each pair of lanes. A NaN in either gives an unspecified one of the two.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of each pair of lanes. A NaN in either gives an unspecified one of the two.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The absolute value.
+    fn abs(self, a: Self::V) -> Self::V;
+    /// The magnitude of `a` with the sign of `sign`.
+    fn copysign(self, a: Self::V, sign: Self::V) -> Self::V;
+    /// The square root.
+    fn sqrt(self, a: Self::V) -> Self::V;
+    /// The nearest integer, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
+    /// `2^n` for integral `-126 <= n <= 127`.
+    fn pow2(self, n: Self::V) -> Self::V;
+    /// `a < b ? yes : no` per lane.
+    fn select_lt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// The sum of all lanes, in a fixed order.
+    fn sum(self, v: Self::V) -> f32;
+    /// The largest lane.
+    fn max_lane(self, v: Self::V) -> f32;
+    /// Transposes the first `LANES` vectors of `rows` as a square matrix. Panics when there are fewer.
+    fn transpose(self, rows: &mut [Self::V]);
+}
+
+#[cfg(test)]
+mod tests;

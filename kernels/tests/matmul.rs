@@ -1,0 +1,308 @@
+//! Every matrix product of this CPU against the f64 reference, from one list of implementations.
+
+use half::{bf16, f16};
+use kernels::matmul::reference::{self, Shape};
+use kernels::matmul::{Elements, Epilogue, Layout, Weight, backward_input, forward};
+use kernels::testing::Rng;
+use kernels::{Isa, testing};
+use prompt_tuning_kernels as kernels;
+use proptest::prelude::*;
+
+const LAYOUTS: [Layout; 2] = [Layout::OutIn, Layout::InOut];
+
+#[derive(Clone, Copy, Debug)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+
+/// Numbers stored as one dtype.
+enum Stored {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+impl Stored {
+    fn new(dtype: Dtype, x: &[f32]) -> Stored {
+        match dtype {
+            Dtype::F32 => Stored::F32(x.to_vec()),
+            Dtype::F16 => Stored::F16(x.iter().map(|&x| f16::from_f32(x)).collect()),
+            Dtype::Bf16 => Stored::Bf16(x.iter().map(|&x| bf16::from_f32(x)).collect()),
+        }
+    }
+
+    fn elements(&self) -> Elements<'_> {
+        match self {
+            Stored::F32(x) => Elements::F32(x),
+            Stored::F16(x) => Elements::F16(x),
+            Stored::Bf16(x) => Elements::Bf16(x),
+        }
+    }
+
+    fn to_f64(&self) -> Vec<f64> {
+        match self {
+            Stored::F32(x) => to_f64(x),
+            Stored::F16(x) => x.iter().map(|x| x.to_f64()).collect(),
+            Stored::Bf16(x) => x.iter().map(|x| x.to_f64()).collect(),
+        }
+    }
+}
+
+fn to_f64(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn abs(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|x| x.abs()).collect()
+}
+
+/// One problem with its data.
+struct Case {
+    m: usize,
+    shape: Shape,
+    weight: Stored,
+    x: Vec<f32>,
+    d_out: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    residual: Option<Vec<f32>>,
+}
+
+impl Case {
+    fn new((m, n_in, n_out): (usize, usize, usize), layout: Layout, dtype: Dtype, seed: u64) -> Case {
+        let mut rng = Rng(seed ^ ((m * 1009 + n_in) * 1013 + n_out) as u64);
+        let weight = Stored::new(dtype, &rng.normals(n_in * n_out));
+        let (x, d_out) = (rng.normals(m * n_in), rng.normals(m * n_out));
+        let bias = (rng.below(2) == 0).then(|| rng.normals(n_out));
+        let residual = (rng.below(2) == 0).then(|| rng.normals(m * n_out));
+        Case { m, shape: Shape { layout, n_in, n_out }, weight, x, d_out, bias, residual }
+    }
+
+    fn weight(&self) -> Weight<'_> {
+        let Shape { layout, n_in, n_out } = self.shape;
+        Weight { elements: self.weight.elements(), layout, n_in, n_out }
+    }
+
+    fn forward(&self, isa: Isa) -> Vec<f32> {
+        let mut out = vec![f32::NAN; self.m * self.shape.n_out];
+        let epilogue = Epilogue { bias: self.bias.as_deref(), residual: self.residual.as_deref() };
+        forward(isa, &self.x, self.weight(), epilogue, &mut out);
+        out
+    }
+
+    fn backward(&self, isa: Isa) -> Vec<f32> {
+        let mut d_x = vec![f32::NAN; self.m * self.shape.n_in];
+        backward_input(isa, &self.d_out, self.weight(), &mut d_x);
+        d_x
+    }
+
+    /// Forward and backward of every instruction set are within `(k + 3) eps Σ|a||b|` of the f64 reference: the bound
+    /// of a sum of `k` products and two more terms in any order.
+    fn check(&self) {
+        let (w, shape) = (self.weight.to_f64(), self.shape);
+        let (bias, residual) = (self.bias.as_deref().map(to_f64), self.residual.as_deref().map(to_f64));
+        let ref_forward = |f: fn(&[f64]) -> Vec<f64>| {
+            let mut out = vec![0.0; self.m * shape.n_out];
+            let (bias, residual) = (bias.as_deref().map(f), residual.as_deref().map(f));
+            reference::forward(&f(&to_f64(&self.x)), (&f(&w), shape), bias.as_deref(), residual.as_deref(), &mut out);
+            out
+        };
+        let ref_backward = |f: fn(&[f64]) -> Vec<f64>| {
+            let mut d_x = vec![0.0; self.m * shape.n_in];
+            reference::backward_input(&f(&to_f64(&self.d_out)), (&f(&w), shape), &mut d_x);
+            d_x
+        };
+        let (out, out_scale) = (ref_forward(<[f64]>::to_vec), ref_forward(abs));
+        let (d_x, d_x_scale) = (ref_backward(<[f64]>::to_vec), ref_backward(abs));
+        for isa in Isa::available() {
+            let what = |name| format!("{name} {} m={} {shape:?}", isa.name(), self.m);
+            assert_bound(&what("forward"), &self.forward(isa), &out, (&out_scale, shape.n_in));
+            assert_bound(&what("backward"), &self.backward(isa), &d_x, (&d_x_scale, shape.n_out));
+        }
+    }
+}
+
+/// `|actual - expected| <= (k + 3) eps scale`, through [`testing::close`] in units of the bound.
+fn assert_bound(what: &str, actual: &[f32], expected: &[f64], (scale, k): (&[f64], usize)) {
+    let unit = |i: usize| (k + 3) as f64 * f64::from(f32::EPSILON) * scale[i] + f64::MIN_POSITIVE;
+    assert_eq!(actual.len(), expected.len(), "{what}");
+    if k == 0 && expected.iter().all(|&e| e == 0.0) {
+        assert!(actual.iter().all(|&a| a == 0.0), "{what}: an empty sum is zero");
+        return;
+    }
+    let in_units = |x: f64, i: usize| x / unit(i);
+    let actual: Vec<f64> = actual.iter().enumerate().map(|(i, &a)| in_units(f64::from(a), i)).collect();
+    let expected: Vec<f64> = expected.iter().enumerate().map(|(i, &e)| in_units(e, i)).collect();
+    testing::close(&actual, &expected, testing::Tolerance { absolute: 1.0, relative: 0.0 })
+        .unwrap_or_else(|e| panic!("{what}: {e} (in units of the error bound)"));
+}
+
+#[test]
+fn a_product_done_by_hand() {
+    // x W + b + r with W = [[1, 2, 3], [4, 5, 6]]
+    let x = [1.0, 2.0];
+    let by_layout = [(Layout::InOut, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), (Layout::OutIn, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0])];
+    for isa in Isa::available() {
+        for (layout, w) in by_layout {
+            let w = Weight { elements: Elements::F32(&w), layout, n_in: 2, n_out: 3 };
+            let epilogue = Epilogue { bias: Some(&[10.0, 20.0, 30.0]), residual: Some(&[0.5, 0.25, 0.125]) };
+            let mut out = [0.0; 3];
+            forward(isa, &x, w, epilogue, &mut out);
+            assert_eq!(out, [19.5, 32.25, 45.125], "{} {layout:?}", isa.name());
+            let mut d_x = [0.0; 2];
+            backward_input(isa, &[1.0, 10.0, 100.0], w, &mut d_x);
+            assert_eq!(d_x, [321.0, 654.0], "{} {layout:?}", isa.name());
+        }
+    }
+}
+
+/// All products of these sizes, every dtype and layout.
+fn check_all(sizes: impl IntoIterator<Item = (usize, usize, usize)>) {
+    for size in sizes {
+        for layout in LAYOUTS {
+            for dtype in DTYPES {
+                Case::new(size, layout, dtype, 7).check();
+            }
+        }
+    }
+}
+
+#[test]
+fn every_small_size() {
+    // each of 0..=20 in each dimension, beside sizes that are not multiples of anything
+    check_all((0..=20).flat_map(|s| [(s, 7, 19), (5, s, 17), (11, 13, s), (s, s, s)]));
+}
+
+#[test]
+fn around_the_tile() {
+    let edges = [5, 6, 7, 11, 12, 13, 23, 24, 25];
+    check_all(edges.into_iter().flat_map(|m| [15, 16, 17, 31, 32, 33].map(|n| (m, 33, n))));
+}
+
+#[test]
+fn around_the_block() {
+    let edges = [95, 96, 97, 383, 384, 385];
+    check_all(edges.into_iter().flat_map(|s| [(13, s, 33), (13, 33, s)]));
+    check_all([(9, 769, 771), (97, 400, 97), (193, 17, 101)]);
+}
+
+#[test]
+fn model_shapes() {
+    // rows of a small batch at the shapes of a small model and of its LM head
+    check_all([(1, 64, 192), (8, 64, 192), (33, 64, 192), (33, 256, 64), (9, 64, 1031), (3, 768, 96)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn any_size(
+        size in (0usize..70, 0usize..500, 0usize..130), layout in 0usize..2, dtype in 0usize..3, seed in any::<u64>()
+    ) {
+        Case::new(size, LAYOUTS[layout], DTYPES[dtype], seed).check();
+    }
+}
+
+#[test]
+fn a_times_the_identity_is_a() {
+    for n in [1, 8, 31, 97, 400] {
+        let mut identity = vec![0.0; n * n];
+        identity.iter_mut().step_by(n + 1).for_each(|x| *x = 1.0);
+        for (isa, dtype, m) in combinations(&[1, 5, 8, 9, 40]) {
+            let weight = Stored::new(dtype, &identity);
+            let x = Rng(3).normals(m * n);
+            for layout in LAYOUTS {
+                let w = Weight { elements: weight.elements(), layout, n_in: n, n_out: n };
+                let (mut out, mut d_x) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
+                forward(isa, &x, w, Epilogue::default(), &mut out);
+                backward_input(isa, &x, w, &mut d_x);
+                assert!(out == x && d_x == x, "{} {dtype:?} {layout:?} m={m} n={n}", isa.name());
+            }
+        }
+    }
+}
+
+fn combinations(ms: &[usize]) -> Vec<(Isa, Dtype, usize)> {
+    let each = |isa| DTYPES.into_iter().flat_map(move |dtype| ms.iter().map(move |&m| (isa, dtype, m)));
+    Isa::available().into_iter().flat_map(each).collect()
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let on = |threads: usize, case: &Case, isa| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        pool.install(|| (case.forward(isa), case.backward(isa)))
+    };
+    for size in [(3, 300, 900), (8, 1100, 500), (64, 500, 700), (300, 450, 130)] {
+        for layout in LAYOUTS {
+            let case = Case::new(size, layout, Dtype::Bf16, 5);
+            for isa in Isa::available() {
+                let one = on(1, &case, isa);
+                assert!(one.0.iter().any(|&x| x != 0.0));
+                assert!(one == on(2, &case, isa), "2 threads, {} {size:?} {layout:?}", isa.name());
+                assert!(one == on(5, &case, isa), "5 threads, {} {size:?} {layout:?}", isa.name());
+            }
+        }
+    }
+}
+
+/// Rows computed alone, or among others: the same bits within a path, the error bound across paths.
+#[test]
+fn a_row_does_not_depend_on_the_others() {
+    let (n_in, n_out) = (500, 130);
+    for layout in LAYOUTS {
+        let mut all = Case::new((60, n_in, n_out), layout, Dtype::F32, 11);
+        (all.bias, all.residual) = (None, None);
+        for isa in Isa::available() {
+            let together = all.forward(isa);
+            for (first, m) in [(0, 9), (7, 20), (47, 13), (3, 8), (59, 1), (20, 5)] {
+                let x = &all.x[first * n_in..(first + m) * n_in];
+                let mut out = vec![f32::NAN; m * n_out];
+                forward(isa, x, all.weight(), Epilogue::default(), &mut out);
+                let same = &together[first * n_out..(first + m) * n_out];
+                let what = format!("{} {layout:?} rows {first}..{}", isa.name(), first + m);
+                if m > 8 {
+                    assert!(out == same, "{what}");
+                } else {
+                    // two orders of the same sum, about 500 terms of size 1
+                    testing::close(&out, same, testing::Tolerance { absolute: 1e-4, relative: 1e-6 }).expect(&what);
+                }
+            }
+        }
+    }
+}
+
+/// A NaN or infinity in one row stays there, also where the tile is padded.
+#[test]
+fn a_bad_row_spoils_no_other() {
+    for isa in Isa::available() {
+        for (m, layout) in [1, 4, 8, 13, 30].into_iter().flat_map(|m| LAYOUTS.map(|layout| (m, layout))) {
+            let mut case = Case::new((m, 40, 37), layout, Dtype::F32, 2);
+            let clean = case.forward(isa);
+            case.x[(m - 1) * 40 + 39] = f32::NAN;
+            let out = case.forward(isa);
+            let (others, last) = out.split_at((m - 1) * 37);
+            assert!(others == &clean[..others.len()], "{} m={m}", isa.name());
+            assert!(last.iter().all(|x| x.is_nan()), "{} m={m}", isa.name());
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "the weight is [3, 4]")]
+fn a_weight_of_the_wrong_length_is_refused() {
+    let w = Weight { elements: Elements::F32(&[0.0; 11]), layout: Layout::InOut, n_in: 3, n_out: 4 };
+    forward(Isa::best(), &[0.0; 3], w, Epilogue::default(), &mut [0.0; 4]);
+}
+
+/// `KERNELS_REQUIRE=avx2,avx512` makes an instruction set that this CPU lacks a failure instead of a skipped test.
+#[test]
+fn required_instruction_sets_are_here() {
+    let required = std::env::var("KERNELS_REQUIRE").unwrap_or_default();
+    let available: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        assert!(available.contains(&name), "KERNELS_REQUIRE names {name}; this CPU has {available:?}");
+    }
+}

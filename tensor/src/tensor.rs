@@ -1,0 +1,202 @@
+//! A tensor: shape, dtype and shared storage. Cloning one clones a pointer.
+
+use std::sync::Arc;
+
+use kernels::{Elements, Isa, elementwise};
+
+use crate::{Buffer, DType, Mapped};
+
+/// Who owns the numbers.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// f32, made by a kernel or by us.
+    Owned(Arc<Buffer>),
+    /// A range of a checkpoint, where it lies.
+    Mapped(Mapped),
+    /// A copy of a tensor that lies unaligned in its file (real files have such), as aligned words. Counted by
+    /// [`crate::Checkpoint::copied_bytes`].
+    Copied(Arc<[u64]>),
+}
+
+/// Numbers with a shape, row-major. The first dimension counts rows; a row may be anything.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    dtype: DType,
+    storage: Storage,
+}
+
+impl Tensor {
+    /// Makes an f32 tensor whose numbers `fill` writes, all of them.
+    pub fn build(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Tensor {
+        let mut buffer = Buffer::uninit(shape.iter().product());
+        fill(buffer.as_mut_slice());
+        Tensor { shape: shape.to_vec(), dtype: DType::F32, storage: Storage::Owned(Arc::new(buffer)) }
+    }
+
+    /// An f32 tensor of `data`. Panics when the shape has another number of elements.
+    pub fn from_vec(shape: &[usize], data: Vec<f32>) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "shape {shape:?} does not fit the data");
+        Tensor { shape: shape.to_vec(), dtype: DType::F32, storage: Storage::Owned(Arc::new(data.into())) }
+    }
+
+    /// A tensor over storage of a file. Panics when the storage is too short.
+    pub(crate) fn of_file(shape: Vec<usize>, dtype: DType, storage: Storage) -> Tensor {
+        let tensor = Tensor { shape, dtype, storage };
+        assert!(tensor.bytes().len() == tensor.len() * dtype.size(), "storage does not fit the shape");
+        tensor
+    }
+
+    /// The dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number format.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Who owns the numbers.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// How many numbers.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first dimension (1 for a scalar).
+    pub fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    /// Numbers in one row.
+    pub fn width(&self) -> usize {
+        self.shape.iter().skip(1).product()
+    }
+
+    /// The numbers in their dtype.
+    pub fn elements(&self) -> Elements<'_> {
+        match self.dtype {
+            DType::F32 => Elements::F32(self.f32s()),
+            DType::F16 => Elements::F16(bytemuck::cast_slice(self.bytes())),
+            DType::Bf16 => Elements::Bf16(bytemuck::cast_slice(self.bytes())),
+        }
+    }
+
+    /// The numbers of an f32 tensor. Panics for another dtype.
+    pub fn f32s(&self) -> &[f32] {
+        assert_eq!(self.dtype, DType::F32, "an f32 tensor is needed");
+        match &self.storage {
+            Storage::Owned(buffer) => buffer.as_slice(),
+            _ => bytemuck::cast_slice(self.bytes()),
+        }
+    }
+
+    /// The numbers of an owned tensor that nobody else holds, to be written; `None` for a shared or a file's tensor.
+    pub fn get_mut(&mut self) -> Option<&mut [f32]> {
+        match &mut self.storage {
+            Storage::Owned(buffer) => Arc::get_mut(buffer).map(Buffer::as_mut_slice),
+            Storage::Mapped(_) | Storage::Copied(_) => None,
+        }
+    }
+
+    /// The same numbers as f32: itself, or a widened copy.
+    pub fn widened(&self) -> Tensor {
+        match self.dtype {
+            DType::F32 => self.clone(),
+            _ => Tensor::build(&self.shape, |out| elementwise::widen(Isa::best(), self.elements(), out)),
+        }
+    }
+
+    /// The same numbers in another shape of the same size.
+    pub fn reshaped(&self, shape: &[usize]) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), self.len(), "{:?} as {shape:?}", self.shape);
+        Tensor { shape: shape.to_vec(), ..self.clone() }
+    }
+
+    /// The bytes of the tensor.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.storage {
+            Storage::Owned(buffer) => bytemuck::cast_slice(buffer.as_slice()),
+            Storage::Mapped(mapped) => mapped.bytes(),
+            Storage::Copied(words) => &bytemuck::cast_slice(words)[..self.len() * self.dtype.size()],
+        }
+    }
+}
+
+/// A weight of a checkpoint. It can enter an op; it can never become a leaf of the tape, so no gradient of it exists.
+#[derive(Clone, Debug)]
+pub struct Frozen(Tensor);
+
+impl Frozen {
+    /// Declares a tensor frozen.
+    pub fn new(tensor: Tensor) -> Frozen {
+        Frozen(tensor)
+    }
+
+    /// The dimensions.
+    pub fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    /// The number format.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype()
+    }
+
+    /// Who owns the numbers.
+    pub fn storage(&self) -> &Storage {
+        self.0.storage()
+    }
+
+    /// The numbers in their dtype.
+    pub fn elements(&self) -> Elements<'_> {
+        self.0.elements()
+    }
+
+    /// The numbers of an f32 weight. Panics for another dtype; see [`Frozen::widened`].
+    pub fn f32s(&self) -> &[f32] {
+        self.0.f32s()
+    }
+
+    /// A frozen f32 version: itself, or a widened copy. For the small vectors (norms, biases) only.
+    pub fn widened(&self) -> Frozen {
+        Frozen(self.0.widened())
+    }
+
+    /// The first dimension.
+    pub fn rows(&self) -> usize {
+        self.0.rows()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_tensor_cannot_be_written() {
+        let mut a = Tensor::from_vec(&[2], vec![1.0, 2.0]);
+        assert!(a.get_mut().is_some());
+        let b = a.clone();
+        assert!(a.get_mut().is_none());
+        drop(b);
+        a.get_mut().expect("alone again")[0] = 5.0;
+        assert_eq!(a.f32s(), [5.0, 2.0]);
+    }
+
+    #[test]
+    fn shapes_have_rows_and_width() {
+        let t = Tensor::from_vec(&[2, 3], vec![0.0; 6]);
+        assert_eq!((t.rows(), t.width(), t.len()), (2, 3, 6));
+        assert_eq!(t.reshaped(&[6]).shape(), [6]);
+    }
+}
