@@ -6,11 +6,11 @@
 use std::time::Instant;
 
 use half::{bf16, f16};
-use prompt_tuning_kernels as kernels;
+use kernels::Isa;
 use kernels::matmul::{Elements, Epilogue, Layout, Weight, forward};
 use kernels::simd::{Simd, SimdOp};
 use kernels::testing::Rng;
-use kernels::Isa;
+use prompt_tuning_kernels as kernels;
 use rayon::prelude::*;
 
 const SHAPES: [(usize, usize, usize); 8] = [
@@ -72,7 +72,11 @@ fn best_seconds(repeats: usize, mut work: impl FnMut()) -> f64 {
 
 fn peak(isa: Isa) -> f64 {
     let threads = rayon::current_num_threads();
-    let seconds = best_seconds(200, || (0..threads).into_par_iter().with_max_len(1).for_each(|_| { isa.run(Peak); }));
+    let seconds = best_seconds(200, || {
+        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
+            isa.run(Peak);
+        })
+    });
     (2 * CHAINS * STEPS * lanes(isa) * threads) as f64 / seconds / 1e9
 }
 
@@ -104,9 +108,11 @@ fn report(isa: Isa, (m, k, n): (usize, usize, usize), peak: f64) {
     let flops = (2 * m * k * n) as f64;
     let repeats = (6e10 / flops).clamp(5.0, 500.0) as usize;
     print!("  {m:4} x {k:4} x {n:5} ");
-    for (dtype, elements, bytes) in
-        [("f32", Elements::F32(&w), 4), ("bf16", Elements::Bf16(&w_bf16), 2), ("f16", Elements::F16(&w_f16), 2)]
-    {
+    for (dtype, elements, bytes) in [
+        ("f32", Elements::F32(&w), 4),
+        ("bf16", Elements::Bf16(&w_bf16), 2),
+        ("f16", Elements::F16(&w_f16), 2),
+    ] {
         for layout in [Layout::OutIn, Layout::InOut] {
             let weight = Weight { elements, layout, n_in: k, n_out: n };
             let seconds = best_seconds(repeats, || forward(isa, &x, weight, Epilogue::default(), &mut out));

@@ -3,10 +3,11 @@
 //! ```text
 //! GeluTanh  a(x) = x/2 (1 + t),  t = tanh u,  u = √(2/π) (x + 0.044715 x³)
 //!           a'(x) = (1 + t)/2 + x/2 (1 - t²) √(2/π) (1 + 3·0.044715 x²)        since tanh' = 1 - tanh²
+//!           computed with (1 + t)/2 = σ(2u) and (1 - t²)/4 = σ(2u) (1 - σ(2u)), where nothing cancels
 //! GeluErf   a(x) = x Φ(x),  Φ(x) = (1 + erf(x/√2))/2
 //!           a'(x) = Φ(x) + x φ(x),  φ(x) = e^(-x²/2) / √(2π)                   since Φ' = φ
 //! Silu      a(x) = x σ(x),  σ(x) = 1/(1 + e^-x)
-//!           a'(x) = σ (1 + x (1 - σ))                                          since σ' = σ (1 - σ)
+//!           a'(x) = σ + x σ (1 - σ)                                              since σ' = σ (1 - σ)
 //! Relu      a(x) = max(x, 0),  a'(x) = 1 where x > 0, else 0
 //! gated     y = a(gate) up:  d_gate = d_y up a'(gate),  d_up = d_y a(gate)
 //! ```
@@ -114,14 +115,12 @@ const INV_SQRT_2PI: f32 = 0.398_942_3;
 impl Function for GeluTanh {
     #[inline(always)]
     fn at<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
-        let (one, half) = (s.splat(1.0), s.splat(0.5));
-        let square = s.mul(x, x);
-        let inner = s.mul(s.splat(SQRT_2_OVER_PI), s.mul(x, s.mul_add(s.splat(CUBIC), square, one)));
-        let t = math::tanh(s, inner);
-        let cdf = s.mul(half, s.add(one, t));
-        let d_inner = s.mul(s.splat(SQRT_2_OVER_PI), s.mul_add(s.splat(3.0 * CUBIC), square, one));
-        let d_cdf = s.mul(half, s.mul(s.sub(one, s.mul(t, t)), d_inner));
-        (s.mul(x, cdf), s.mul_add(x, d_cdf, cdf))
+        const TWICE: f32 = 2.0 * SQRT_2_OVER_PI;
+        let (one, square) = (s.splat(1.0), s.mul(x, x));
+        let twice_inner = s.mul(s.mul(s.splat(TWICE), x), s.mul_add(s.splat(CUBIC), square, one));
+        let d_twice_inner = s.mul(s.splat(TWICE), s.mul_add(s.splat(3.0 * CUBIC), square, one));
+        let (cdf, d_cdf) = logistic(s, twice_inner);
+        (s.mul(x, cdf), s.mul_add(s.mul(x, d_cdf), d_twice_inner, cdf))
     }
 }
 
@@ -140,10 +139,21 @@ impl Function for GeluErf {
 impl Function for Silu {
     #[inline(always)]
     fn at<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
-        let one = s.splat(1.0);
-        let sigmoid = math::sigmoid(s, x);
-        (s.mul(x, sigmoid), s.mul(sigmoid, s.mul_add(x, s.sub(one, sigmoid), one)))
+        let (sigmoid, d_sigmoid) = logistic(s, x);
+        (s.mul(x, sigmoid), s.mul_add(x, d_sigmoid, sigmoid))
     }
+}
+
+/// `σ(x)` and `σ'(x) = σ(x) (1 - σ(x))`, both with full relative precision in both tails.
+///
+/// With `e = e^-|x|` the larger of `σ` and `1 - σ` is `1/(1 + e)`, the smaller `e/(1 + e)`.
+#[inline(always)]
+fn logistic<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
+    let (zero, one) = (s.splat(0.0), s.splat(1.0));
+    let e = math::exp(s, s.sub(zero, s.abs(x)));
+    let larger = s.div(one, s.add(one, e));
+    let smaller = s.mul(e, larger);
+    (s.select_lt(x, zero, smaller, larger), s.mul(smaller, larger))
 }
 
 impl Function for Relu {

@@ -73,7 +73,14 @@ pub struct Target {
 /// `logits` is `[n, V]`, `targets` are sorted by row and may name a row several times or never (then its gradient is
 /// zero). `d_logits` has the shape of `logits`. Panics when the sizes do not fit together, a target lies outside of
 /// the logits, or the targets are not sorted.
-pub fn backward(isa: Isa, logits: &[f32], vocab: usize, lse: &[f32], targets: &[Target], d_logits: &mut [f32]) {
+pub fn backward(
+    isa: Isa,
+    logits: &[f32],
+    vocab: usize,
+    lse: &[f32],
+    targets: &[Target],
+    d_logits: &mut [f32],
+) {
     let rows = n_rows(logits.len(), vocab);
     assert_eq!((lse.len(), d_logits.len()), (rows, logits.len()), "one lse per row, d_logits like logits");
     assert!(targets.is_sorted_by_key(|t| t.row), "targets must be sorted by row");
@@ -117,7 +124,8 @@ impl SimdOp for Backward<'_> {
         let rows = self.logits.chunks_exact(self.vocab).zip(self.d_logits.chunks_exact_mut(self.vocab));
         for (row, ((z, d_z), &lse)) in rows.zip(self.lse).enumerate() {
             let here;
-            (here, targets) = targets.split_at(targets.partition_point(|t| t.row as usize <= self.first_row + row));
+            (here, targets) =
+                targets.split_at(targets.partition_point(|t| t.row as usize <= self.first_row + row));
             let weight: f32 = here.iter().map(|t| t.weight).sum();
             if weight == 0.0 {
                 d_z.fill(0.0);

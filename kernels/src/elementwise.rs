@@ -96,8 +96,12 @@ pub fn widen(isa: Isa, x: Elements, out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "x and out");
     match x {
         Elements::F32(x) => out.copy_from_slice(x),
-        Elements::F16(x) => run_all(isa, x.chunks(TASK).zip(out.chunks_mut(TASK)).map(|(x, out)| WidenF16(x, out))),
-        Elements::Bf16(x) => run_all(isa, x.chunks(TASK).zip(out.chunks_mut(TASK)).map(|(x, out)| WidenBf16(x, out))),
+        Elements::F16(x) => {
+            run_all(isa, x.chunks(TASK).zip(out.chunks_mut(TASK)).map(|(x, out)| WidenF16(x, out)))
+        }
+        Elements::Bf16(x) => {
+            run_all(isa, x.chunks(TASK).zip(out.chunks_mut(TASK)).map(|(x, out)| WidenBf16(x, out)))
+        }
     }
 }
 

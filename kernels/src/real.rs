@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn erf_has_the_values_of_the_tables() {
-        let x = [-0.5, 0.1, 0.5, 1.0, 2.0, 3.5, 7.0];
+        let x = [-0.5f64, 0.1, 0.5, 1.0, 2.0, 3.5, 7.0];
         let expected = [
             -0.520_499_877_813_046_5,
             0.112_462_916_018_284_9,
@@ -106,8 +106,8 @@ mod tests {
             0.999_999_256_901_627_7,
             1.0,
         ];
-        close(&x.map(|x: f64| x.erf()), &expected, Tolerance::both(1e-15)).unwrap();
-        assert_eq!(0.0f64.erf(), 0.0);
-        assert!(f64::NAN.erf().is_nan());
+        close(&x.map(Real::erf), &expected, Tolerance::both(1e-15)).unwrap();
+        assert_eq!(Real::erf(0.0f64), 0.0);
+        assert!(Real::erf(f64::NAN).is_nan());
     }
 }

@@ -57,7 +57,11 @@ fn rotate(isa: Isa, table: &Table, direction: f32, x: &[f32], y: &mut [f32]) {
         return;
     }
     let tokens = n_rows(table.cos.len(), half);
-    assert!(tokens > 0 && x.len() % (tokens * 2 * half) == 0, "{} numbers for {tokens} tokens of {half} pairs", x.len());
+    assert!(
+        tokens > 0 && x.len().is_multiple_of(tokens * 2 * half),
+        "{} numbers for {tokens} tokens of {half} pairs",
+        x.len()
+    );
     let width = x.len() / tokens;
     let n = rows_per_task(width);
     let angles = table.cos.chunks(n * half).zip(table.sin.chunks(n * half));

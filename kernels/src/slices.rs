@@ -58,6 +58,6 @@ pub(crate) fn n_rows(len: usize, width: usize) -> usize {
     if len == 0 {
         return 0;
     }
-    assert!(width > 0 && len % width == 0, "{len} numbers are no whole rows of {width}");
+    assert!(width > 0 && len.is_multiple_of(width), "{len} numbers are no whole rows of {width}");
     len / width
 }

@@ -107,7 +107,13 @@ impl Case {
         let ref_forward = |f: fn(&[f64]) -> Vec<f64>| {
             let mut out = vec![0.0; self.m * shape.n_out];
             let (bias, residual) = (bias.as_deref().map(f), residual.as_deref().map(f));
-            reference::forward(&f(&to_f64(&self.x)), (&f(&w), shape), bias.as_deref(), residual.as_deref(), &mut out);
+            reference::forward(
+                &f(&to_f64(&self.x)),
+                (&f(&w), shape),
+                bias.as_deref(),
+                residual.as_deref(),
+                &mut out,
+            );
             out
         };
         let ref_backward = |f: fn(&[f64]) -> Vec<f64>| {
@@ -144,7 +150,8 @@ fn assert_bound(what: &str, actual: &[f32], expected: &[f64], (scale, k): (&[f64
 fn a_product_done_by_hand() {
     // x W + b + r with W = [[1, 2, 3], [4, 5, 6]]
     let x = [1.0, 2.0];
-    let by_layout = [(Layout::InOut, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), (Layout::OutIn, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0])];
+    let by_layout =
+        [(Layout::InOut, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), (Layout::OutIn, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0])];
     for isa in Isa::available() {
         for (layout, w) in by_layout {
             let w = Weight { elements: Elements::F32(&w), layout, n_in: 2, n_out: 3 };
@@ -267,7 +274,8 @@ fn a_row_does_not_depend_on_the_others() {
                     assert!(out == same, "{what}");
                 } else {
                     // two orders of the same sum, about 500 terms of size 1
-                    testing::close(&out, same, testing::Tolerance { absolute: 1e-4, relative: 1e-6 }).expect(&what);
+                    testing::close(&out, same, testing::Tolerance { absolute: 1e-4, relative: 1e-6 })
+                        .expect(&what);
                 }
             }
         }

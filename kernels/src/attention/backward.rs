@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{
     Gradients, Inputs, Rows, Upstream,
     forward::hide,
-    pack::{Column, padded},
+    pack::{Column, PackTransposed, padded},
     product::{Left, Product},
     visible::{KEYS, KeyBlock, QUERIES, Tile, key_blocks},
 };
@@ -132,8 +132,9 @@ impl<'a> Head<'a> {
             return;
         }
         self.kv.pack(self.inputs.k, block.keys.clone(), 1.0, &mut self.k);
-        self.kv.pack_transposed(self.inputs.k, block.keys.clone(), &mut self.k_transposed);
-        self.kv.pack_transposed(self.inputs.v, block.keys.clone(), &mut self.v_transposed);
+        for (x, out) in [(self.inputs.k, &mut self.k_transposed), (self.inputs.v, &mut self.v_transposed)] {
+            self.isa.run(PackTransposed { column: self.kv, x, rows: block.keys.clone(), out });
+        }
         for tile in block.tiles(0..self.inputs.n_queries) {
             self.probabilities(block, &tile);
             self.add_gradients(block, &tile);

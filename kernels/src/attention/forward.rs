@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     Inputs, Rows,
-    pack::{Column, padded},
+    pack::{Column, PackTransposed, padded},
     product::{Dots, Left, Product},
     visible::{KEYS, KeyBlock, QUERIES, Tile, key_blocks},
 };
@@ -119,7 +119,8 @@ impl<'a> Chunk<'a> {
         }
         let (few, head_dim) = (n_seen <= FEW, self.kv.head_dim);
         if !few {
-            self.kv.pack_transposed(self.inputs.k, block.keys.clone(), &mut self.k);
+            let (column, x, rows) = (self.kv, self.inputs.k, block.keys.clone());
+            self.isa.run(PackTransposed { column, x, rows, out: &mut self.k });
         }
         // without packing, rows must be whole vectors
         let values_in_place = few && head_dim.is_multiple_of(MAX_LANES);

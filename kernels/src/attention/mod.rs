@@ -81,9 +81,9 @@ pub struct Inputs<'a> {
 /// What the forward pass left and what comes from above.
 #[derive(Clone, Copy, Debug)]
 pub struct Upstream<'a> {
-    /// Output of [`forward`], `[T, H*D]`.
+    /// Output of [`forward()`], `[T, H*D]`.
     pub out: &'a [f32],
-    /// Log-sum-exp of [`forward`], `[H, T]`.
+    /// Log-sum-exp of [`forward()`], `[H, T]`.
     pub lse: &'a [f32],
     /// Gradient of the output, `[T, H*D]`.
     pub d_out: &'a [f32],
@@ -129,7 +129,11 @@ impl Inputs<'_> {
     /// Panics when the sizes do not fit together.
     fn check(&self) {
         let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
-        assert!(head_dim > 0 && n_kv_heads > 0 && n_heads % n_kv_heads == 0, "{:?}", self.heads);
+        assert!(
+            n_heads * n_kv_heads * head_dim > 0 && n_heads.is_multiple_of(n_kv_heads),
+            "{:?}",
+            self.heads
+        );
         assert_eq!(self.mask.begin.len(), self.mask.end.len(), "begin and end of every key");
         self.q.check("q", self.n_queries, n_heads * head_dim);
         self.k.check("k", self.n_keys(), n_kv_heads * head_dim);

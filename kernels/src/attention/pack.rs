@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use super::{Rows, visible::KEYS};
-use crate::simd::MAX_LANES;
+use crate::{
+    simd::{MAX_LANES, Simd, SimdOp},
+    slices::load,
+};
 
 /// `width` rounded up to whole vectors of any tier.
 pub(super) fn padded(width: usize) -> usize {
@@ -40,16 +43,33 @@ impl Column {
             }
         }
     }
+}
 
-    /// `out[D, KEYS] = x[rows]ᵀ`; columns without a row become zero.
-    pub(super) fn pack_transposed(self, x: Rows, rows: Range<usize>, out: &mut [f32]) {
-        let (out, _) = out.as_chunks_mut::<KEYS>();
-        for j in 0..KEYS {
-            if j < rows.len() {
-                let row = self.row(x, rows.start + j);
-                out.iter_mut().zip(row).for_each(|(out, &x)| out[j] = x);
-            } else {
-                out.iter_mut().for_each(|out| out[j] = 0.0);
+/// `out[D, KEYS] = x[rows]ᵀ` for the columns of one head; columns without a row become zero.
+pub(super) struct PackTransposed<'a> {
+    pub column: Column,
+    pub x: Rows<'a>,
+    pub rows: Range<usize>,
+    pub out: &'a mut [f32],
+}
+
+impl SimdOp for PackTransposed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let head_dim = self.column.head_dim;
+        for j in (0..KEYS).step_by(S::LANES) {
+            for d in (0..head_dim).step_by(S::LANES) {
+                let mut square = [s.splat(0.0); MAX_LANES];
+                let rows = (self.rows.start + j).min(self.rows.end)..self.rows.end;
+                for (vector, i) in square[..S::LANES].iter_mut().zip(rows) {
+                    *vector = load(s, self.column.row(self.x, i), d);
+                }
+                s.transpose(&mut square);
+                for (d, &vector) in (d..head_dim).zip(&square[..S::LANES]) {
+                    s.store(vector, &mut self.out[d * KEYS + j..]);
+                }
             }
         }
     }

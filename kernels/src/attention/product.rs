@@ -111,7 +111,12 @@ impl Product<'_> {
 
 /// `sums[r][v] += x[r] * b[v]`
 #[inline(always)]
-fn multiply<S: Simd, const M: usize, const N: usize>(s: S, x: &[f32; M], b: &[f32], sums: &mut [[S::V; N]; M]) {
+fn multiply<S: Simd, const M: usize, const N: usize>(
+    s: S,
+    x: &[f32; M],
+    b: &[f32],
+    sums: &mut [[S::V; N]; M],
+) {
     let b = &b[..N * S::LANES];
     let mut row = [s.splat(0.0); N];
     for (v, row) in row.iter_mut().enumerate() {

@@ -38,7 +38,8 @@ impl KeyBlock {
             (block.begin[j], block.end[j]) = (b as f32, e as f32);
         }
         if block.keys.len() == KEYS {
-            block.all = intervals().map(|(b, _)| b).max().unwrap_or(0)..intervals().map(|(_, e)| e).min().unwrap_or(0);
+            block.all = intervals().map(|(b, _)| b).max().unwrap_or(0)
+                ..intervals().map(|(_, e)| e).min().unwrap_or(0);
         }
         block
     }

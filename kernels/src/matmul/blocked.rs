@@ -22,16 +22,20 @@ use rayon::prelude::*;
 
 use super::pack::{Block, pack};
 use super::tiles::{self, Tile};
-use super::{Element, Order, Product, Size, store_up_to};
+use super::{Element, Order, Product, Size, load_up_to, store_up_to};
 use crate::Isa;
 use crate::simd::{Simd, SimdOp};
 
 /// Most `k` of one block.
 pub(super) const KC: usize = 384;
-/// Most columns of one block: KC × NC f32 are half of a 1 MiB L2.
-const NC: usize = 384;
+/// Most columns of one block: KC × NC f32 are three quarters of a 1 MiB L2.
+const NC: usize = 480;
+/// Most rows of a tile in registers.
+const MOST_MR: usize = 12;
 /// Every NR divides this.
 const NC_STEP: usize = 96;
+/// Numbers of a cache line.
+const LINE: usize = 16;
 /// Fewer multiplications than this are not worth waking a thread for.
 const SERIAL: usize = 1 << 17;
 
@@ -42,12 +46,17 @@ pub(super) fn run<E: Element>(isa: Isa, product: Product<&[E]>, c: &mut [f32]) {
     if m * k.max(1) * n <= SERIAL {
         return tiles::cut(c, product.size, m, NC).into_iter().for_each(work);
     }
-    // two tasks a thread even out threads that are slowed down by others
-    let tasks = 2 * rayon::current_num_threads();
-    let width = tiles::width_for(n, tasks, NC_STEP, NC);
-    let bands = tasks.div_ceil(n.div_ceil(width)).min(m.div_ceil(96));
-    let height = m.div_ceil(bands);
+    let (height, width) = tile_size(product.size, rayon::current_num_threads());
     tiles::cut(c, product.size, height, width).into_par_iter().for_each(work);
+}
+
+/// Height and width of the tasks. Wide ones copy A less often, high ones pack B less often.
+fn tile_size(Size { m, n, .. }: Size, threads: usize) -> (usize, usize) {
+    let columns = n.div_ceil(NC).next_multiple_of(threads);
+    let width = n.div_ceil(columns).next_multiple_of(NC_STEP).clamp(NC_STEP.max(NC / 2), NC);
+    // two tasks a thread even out threads that are slowed down by others
+    let bands = (2 * threads).div_ceil(n.div_ceil(width)).min(m.div_ceil(96));
+    (m.div_ceil(bands), width)
 }
 
 /// Everything inside loop 5.
@@ -88,7 +97,7 @@ fn loop_4<S: Simd, E: Element, const MR: usize, const NV: usize>(s: S, task: Tas
     let nc = tile.width();
     let stride = if product.order == Order::RowMajor { n } else { k };
     let kc = k.div_ceil(k.div_ceil(KC).max(1)).max(1);
-    let (a_panel, b_block) = scratch.split_at_mut(MR * KC);
+    let (a_panel, b_block) = scratch.split_at_mut(MOST_MR * KC);
     // at least once: with k = 0 C is still to be written
     for p in (0..k.max(1)).step_by(kc) {
         let depth = Depth { p, kc: kc.min(k - p), first: p == 0, last: p + kc >= k };
@@ -107,7 +116,7 @@ fn loop_2<S: Simd, E: Element, const MR: usize, const NV: usize>(
     (a_panel, b_block): (&mut [f32], &[f32]),
     tile: &mut Tile,
 ) {
-    let a_panel: &mut [[f32; KC]; MR] = a_panel.as_chunks_mut().0.first_chunk_mut().expect("MR rows of KC");
+    let a_panel: &mut [[f32; KC]] = a_panel.as_chunks_mut().0;
     for (i, rows) in tile.rows.chunks_mut(MR).enumerate() {
         let row = tile.row + i * MR;
         for (r, to) in a_panel.iter_mut().enumerate() {
@@ -116,8 +125,19 @@ fn loop_2<S: Simd, E: Element, const MR: usize, const NV: usize>(
                 to[..depth.kc].copy_from_slice(&product.a[start..start + depth.kc]);
             }
         }
-        loop_1::<S, E, MR, NV>(s, (product, depth), (a_panel, b_block), rows, (row, tile.col));
+        let (what, at) = ((product, depth), (row, tile.col));
+        // the last rows may be few: a smaller tile computes the same bits sooner
+        match rows.len() {
+            ..=4 => loop_1::<S, E, 4, NV>(s, what, (first_rows(a_panel), b_block), rows, at),
+            5..=8 if MR > 8 => loop_1::<S, E, 8, NV>(s, what, (first_rows(a_panel), b_block), rows, at),
+            _ => loop_1::<S, E, MR, NV>(s, what, (first_rows(a_panel), b_block), rows, at),
+        }
     }
+}
+
+#[inline(always)]
+fn first_rows<const N: usize>(a_panel: &[[f32; KC]]) -> &[[f32; KC]; N] {
+    a_panel.first_chunk().expect("a panel of MR rows")
 }
 
 #[inline(always)]
@@ -132,19 +152,27 @@ fn loop_1<S: Simd, E: Element, const MR: usize, const NV: usize>(
     let nc = rows[0].len();
     for (i, j) in (0..nc).step_by(nr).enumerate() {
         let b_panel = &b_block[i * depth.kc * nr..(i + 1) * depth.kc * nr];
-        let sums = microkernel::<S, MR, NV>(s, a_panel, b_panel);
         let width = nr.min(nc - j);
-        for (r, c) in rows.iter_mut().enumerate() {
-            let c = &mut c[j..j + width];
-            let terms = if depth.last { product.epilogue_at(row + r, col + j, width) } else { [None, None] };
-            write_row(s, &sums[r], (!depth.first, terms), c);
+        let sums = microkernel::<S, MR, NV>(s, a_panel, b_panel);
+        // by index up to MR, so that the sums are still registers
+        for r in 0..MR {
+            if r < rows.len() {
+                let c = &mut rows[r][j..j + width];
+                let terms =
+                    if depth.last { product.epilogue_at(row + r, col + j, width) } else { [None, None] };
+                write_row(s, &sums[r], (!depth.first, terms), c);
+            }
         }
     }
 }
 
 /// `sums[r][·] = Σ_p a[r][p] b[p][·]`, one fused multiply-add at a time in the order of `p`.
 #[inline(always)]
-fn microkernel<S: Simd, const MR: usize, const NV: usize>(s: S, a: &[[f32; KC]; MR], b: &[f32]) -> [[S::V; NV]; MR] {
+fn microkernel<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    a: &[[f32; KC]; MR],
+    b: &[f32],
+) -> [[S::V; NV]; MR] {
     let mut sums = [[s.splat(0.0); NV]; MR];
     for (p, b) in (0..KC).zip(b.chunks_exact(NV * S::LANES)) {
         let mut b_row = [s.splat(0.0); NV];
@@ -163,31 +191,37 @@ fn microkernel<S: Simd, const MR: usize, const NV: usize>(s: S, a: &[[f32; KC]; 
 
 /// Writes one row of a tile: what is there already (from earlier blocks), the sums, and the epilogue's terms.
 #[inline(always)]
-fn write_row<S: Simd, const NV: usize>(s: S, sums: &[S::V; NV], (add, terms): (bool, [Option<&[f32]>; 2]), c: &mut [f32]) {
-    for (v, c) in c.chunks_mut(S::LANES).enumerate() {
+fn write_row<S: Simd, const NV: usize>(
+    s: S,
+    sums: &[S::V; NV],
+    (add, terms): (bool, [Option<&[f32]>; 2]),
+    c: &mut [f32],
+) {
+    let width = c.len();
+    for v in 0..NV {
+        let (start, end) = (width.min(v * S::LANES), width.min((v + 1) * S::LANES));
         let mut sum = sums[v];
         if add {
-            sum = s.add(super::load_up_to(s, c), sum);
+            sum = s.add(load_up_to(s, &c[start..end]), sum);
         }
         for term in terms.into_iter().flatten() {
-            sum = s.add(sum, super::load_up_to(s, &term[v * S::LANES..][..c.len()]));
+            sum = s.add(sum, load_up_to(s, &term[start..end]));
         }
-        store_up_to(s, sum, c);
+        store_up_to(s, sum, &mut c[start..end]);
     }
 }
 
 /// The longest buffer a task needs: a panel of A and a block of B.
-const SCRATCH: usize = (12 + NC) * KC;
+const SCRATCH: usize = (MOST_MR + NC) * KC;
 
 /// A buffer of this thread that is kept for the next task, at the start of a cache line.
 fn with_scratch(work: impl FnOnce(&mut [f32])) {
-    const LINE: usize = 64;
     thread_local! {
         static BUFFER: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     }
     BUFFER.with_borrow_mut(|buffer| {
-        buffer.resize(SCRATCH + LINE / size_of::<f32>(), 0.0);
-        let start = buffer.as_ptr().align_offset(LINE);
+        buffer.resize(SCRATCH + LINE, 0.0);
+        let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>());
         work(&mut buffer[start..start + SCRATCH]);
     });
 }

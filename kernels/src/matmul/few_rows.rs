@@ -4,6 +4,8 @@
 //! `B` stored as `n` rows of `k`: a dot product for each column. `B` stored as `k` rows of `n`: rows of `B`, times a
 //! number of `A`, are added to rows of `C`, which stay in L1. Threads share out the columns.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::tiles::{self, Tile};
@@ -15,8 +17,10 @@ use crate::simd::{Simd, SimdOp};
 pub(super) const MOST_ROWS: usize = 8;
 /// Fewer weights than this are not worth waking a thread for.
 const SERIAL: usize = 1 << 16;
-/// Rows of `B` added in one pass over a row of `C`.
-const UNROLL: usize = 4;
+/// Rows of `B` that are added to `C` in one pass over it.
+const DEPTH: usize = 16;
+/// How far ahead a row of `B` is asked for: there are `DEPTH` of them at once.
+const AHEAD: usize = 256;
 
 /// `C = A · B + bias + residual`
 pub(super) fn run<E: Element>(isa: Isa, product: Product<&[E]>, c: &mut [f32]) {
@@ -42,12 +46,18 @@ impl<E: Element> SimdOp for Task<'_, '_, E> {
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let Task { product, mut tile } = self;
+        if product.size.k == 0 {
+            tile.rows.iter_mut().for_each(|row| row.fill(0.0));
+        }
         match (product.order, tile.rows.len()) {
             (Order::Transposed, 1) => dots::<S, E, 1, 4>(s, &product, &mut tile),
             (Order::Transposed, 2) => dots::<S, E, 2, 4>(s, &product, &mut tile),
             (Order::Transposed, 3..=4) => dots::<S, E, 4, 2>(s, &product, &mut tile),
             (Order::Transposed, _) => dots::<S, E, 8, 1>(s, &product, &mut tile),
-            (Order::RowMajor, _) => axpys(s, &product, &mut tile),
+            (Order::RowMajor, 1) => axpys::<S, E, 1, 4>(s, &product, &mut tile),
+            (Order::RowMajor, 2) => axpys::<S, E, 2, 4>(s, &product, &mut tile),
+            (Order::RowMajor, 3..=4) => axpys::<S, E, 4, 2>(s, &product, &mut tile),
+            (Order::RowMajor, _) => axpys::<S, E, 8, 2>(s, &product, &mut tile),
         }
         add_epilogue(s, &product, &mut tile);
     }
@@ -55,7 +65,11 @@ impl<E: Element> SimdOp for Task<'_, '_, E> {
 
 /// All columns of the tile, `COLS` at a time, for up to `ROWS` rows.
 #[inline(always)]
-fn dots<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(s: S, product: &Product<&[E]>, tile: &mut Tile) {
+fn dots<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
+    s: S,
+    product: &Product<&[E]>,
+    tile: &mut Tile,
+) {
     let k = product.size.k;
     // rows that are not there repeat the last one and are not stored
     let mut a = [product.a; ROWS];
@@ -68,7 +82,7 @@ fn dots<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(s: S, product
         let mut b = [product.b; COLS];
         for (c, b) in b.iter_mut().enumerate() {
             let column = tile.col + (j + c).min(width - 1);
-            *b = &product.b[column * k..(column + 1) * k];
+            *b = &product.b[column * k..];
         }
         let sums = dot_tile::<S, E, ROWS, COLS>(s, a, b);
         for (row, sums) in tile.rows.iter_mut().zip(sums) {
@@ -79,7 +93,7 @@ fn dots<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(s: S, product
     }
 }
 
-/// `ROWS` by `COLS` dot products. Each adds in the same order whatever `ROWS` and `COLS` are.
+/// `ROWS` by `COLS` dot products; each `b` goes on into the columns after it. Each product adds in the same order whatever `ROWS` and `COLS` are.
 #[inline(always)]
 fn dot_tile<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
     s: S,
@@ -87,17 +101,26 @@ fn dot_tile<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
     b: [&[E]; COLS],
 ) -> [[f32; COLS]; ROWS] {
     let k = a[0].len();
+    let whole = k - k % S::LANES;
     let mut sums = [[s.splat(0.0); COLS]; ROWS];
-    for p in (0..k).step_by(S::LANES) {
-        let end = k.min(p + S::LANES);
+    for p in (0..whole).step_by(S::LANES) {
         let mut b_p = [s.splat(0.0); COLS];
         for c in 0..COLS {
-            b_p[c] = load_up_to(s, &b[c][p..end]);
+            s.prefetch(&b[c][b[c].len().min(p + AHEAD)..]);
+            b_p[c] = E::load(s, &b[c][p..p + S::LANES]);
         }
         for r in 0..ROWS {
-            let a_p = load_up_to(s, &a[r][p..end]);
+            let a_p = s.load(&a[r][p..p + S::LANES]);
             for c in 0..COLS {
                 sums[r][c] = s.mul_add(a_p, b_p[c], sums[r][c]);
+            }
+        }
+    }
+    if whole < k {
+        for c in 0..COLS {
+            let b_p = load_up_to(s, &b[c][whole..k]);
+            for r in 0..ROWS {
+                sums[r][c] = s.mul_add(load_up_to(s, &a[r][whole..]), b_p, sums[r][c]);
             }
         }
     }
@@ -110,47 +133,78 @@ fn dot_tile<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
     out
 }
 
-/// Adds all rows of `B` to the tile, `UNROLL` at a time.
+/// All rows of `B`, `DEPTH` at a time, times numbers of `A`, are added to the tile.
 #[inline(always)]
-fn axpys<S: Simd, E: Element>(s: S, product: &Product<&[E]>, tile: &mut Tile) {
-    let Size { k, n, .. } = product.size;
-    for row in &mut tile.rows {
-        row.fill(0.0);
-    }
-    let width = tile.width();
-    for p in (0..k).step_by(UNROLL) {
-        // the last pass may have fewer rows; then the ones repeated here are left out below
-        let mut b = [product.b; UNROLL];
-        for (u, b) in b.iter_mut().enumerate() {
-            let start = (p + u).min(k - 1) * n + tile.col;
-            *b = &product.b[start..start + width];
-        }
-        let depth = UNROLL.min(k - p);
-        for (r, row) in tile.rows.iter_mut().enumerate() {
-            let start = r * k + p;
-            let a = &product.a[start..start + depth];
-            match a.first_chunk() {
-                Some(a) => axpy_row::<S, E, UNROLL>(s, a, b, row),
-                None => {
-                    for (&a, b) in a.iter().zip(b) {
-                        axpy_row::<S, E, 1>(s, &[a], [b], row);
-                    }
-                }
+fn axpys<S: Simd, E: Element, const ROWS: usize, const NV: usize>(
+    s: S,
+    product: &Product<&[E]>,
+    tile: &mut Tile,
+) {
+    let (k, width) = (product.size.k, tile.width());
+    for p in (0..k).step_by(DEPTH) {
+        let band = p..k.min(p + DEPTH);
+        let mut j = 0;
+        while j < width {
+            let whole = width - j >= NV * S::LANES;
+            let columns = if whole { NV * S::LANES } else { S::LANES.min(width - j) };
+            let at = j..j + columns;
+            if whole {
+                axpy_strip::<S, E, ROWS, NV>(s, product, band.clone(), tile, at);
+            } else {
+                axpy_strip::<S, E, ROWS, 1>(s, product, band.clone(), tile, at);
             }
+            j += columns;
         }
     }
 }
 
-/// `c += Σ_u a[u] b[u]`
+/// Adds `B[band, columns]` to those columns (counted from the tile's first): `NV` vectors, or less than one.
 #[inline(always)]
-fn axpy_row<S: Simd, E: Element, const N: usize>(s: S, a: &[f32; N], b: [&[E]; N], c: &mut [f32]) {
-    for j in (0..c.len()).step_by(S::LANES) {
-        let end = c.len().min(j + S::LANES);
-        let mut sum = load_up_to(s, &c[j..end]);
-        for u in 0..N {
-            sum = s.mul_add(s.splat(a[u]), load_up_to(s, &b[u][j..end]), sum);
+fn axpy_strip<S: Simd, E: Element, const ROWS: usize, const NV: usize>(
+    s: S,
+    product: &Product<&[E]>,
+    band: Range<usize>,
+    tile: &mut Tile,
+    columns: Range<usize>,
+) {
+    let Size { k, n, .. } = product.size;
+    let last_row = tile.rows.len() - 1;
+    // rows that are not there repeat the last one and are not stored
+    let mut a = [product.a; ROWS];
+    let mut sums = [[s.splat(0.0); NV]; ROWS];
+    for r in 0..ROWS {
+        let start = r.min(last_row) * k;
+        a[r] = &product.a[start + band.start..start + band.end];
+        if band.start > 0 {
+            let c = &tile.rows[r.min(last_row)][columns.clone()];
+            for v in 0..NV {
+                sums[r][v] = load_up_to(s, &c[v * S::LANES..]);
+            }
         }
-        store_up_to(s, sum, &mut c[j..end]);
+    }
+    for p in 0..band.len() {
+        let start = (band.start + p) * n + tile.col;
+        let b = &product.b[start + columns.start..start + columns.end];
+        s.prefetch(&product.b[product.b.len().min(start + columns.start + AHEAD)..]);
+        let mut b_row = [s.splat(0.0); NV];
+        for v in 0..NV {
+            b_row[v] = load_up_to(s, &b[v * S::LANES..]);
+        }
+        for r in 0..ROWS {
+            let a = s.splat(a[r][p]);
+            for v in 0..NV {
+                sums[r][v] = s.mul_add(a, b_row[v], sums[r][v]);
+            }
+        }
+    }
+    for r in 0..ROWS {
+        if r <= last_row {
+            let c = &mut tile.rows[r][columns.clone()];
+            for v in 0..NV {
+                let end = c.len().min((v + 1) * S::LANES);
+                store_up_to(s, sums[r][v], &mut c[v * S::LANES..end]);
+            }
+        }
     }
 }
 
@@ -160,7 +214,9 @@ fn add_epilogue<S: Simd, E: Element>(s: S, product: &Product<&[E]>, tile: &mut T
     let width = tile.width();
     for (r, row) in tile.rows.iter_mut().enumerate() {
         for term in product.epilogue_at(tile.row + r, tile.col, width).into_iter().flatten() {
-            axpy_row::<S, f32, 1>(s, &[1.0], [term], row);
+            for (c, term) in row.chunks_mut(S::LANES).zip(term.chunks(S::LANES)) {
+                store_up_to(s, s.add(load_up_to(s, c), load_up_to(s, term)), c);
+            }
         }
     }
 }

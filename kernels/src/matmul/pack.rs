@@ -29,34 +29,55 @@ pub(super) fn pack<S: Simd, E: Element, const NV: usize>(s: S, block: Block<E>, 
     if block.kc == 0 {
         return;
     }
+    match block.order {
+        Order::RowMajor => copy_rows::<S, E, NV>(s, block, packed),
+        Order::Transposed => {
+            let nr = NV * S::LANES;
+            for (i, panel) in packed.chunks_exact_mut(block.kc * nr).enumerate() {
+                let width = nr.min(block.nc - i * nr);
+                transpose::<S, E, NV>(s, Block { j: block.j + i * nr, nc: width, ..block }, panel);
+            }
+        }
+    }
+}
+
+/// Panels that a row is copied to at once: enough to read it in long pieces, each on a page of its own; few enough
+/// that the places written to do not evict each other.
+const GROUP: usize = 4;
+
+#[inline(always)]
+fn copy_rows<S: Simd, E: Element, const NV: usize>(s: S, block: Block<E>, packed: &mut [f32]) {
     let nr = NV * S::LANES;
-    for (i, panel) in packed.chunks_exact_mut(block.kc * nr).enumerate() {
-        let width = nr.min(block.nc - i * nr);
-        let block = Block { j: block.j + i * nr, nc: width, ..block };
-        match block.order {
-            Order::RowMajor => copy_rows::<S, E, NV>(s, block, panel),
-            Order::Transposed => transpose::<S, E, NV>(s, block, panel),
+    for (g, group) in packed.chunks_mut(GROUP * block.kc * nr).enumerate() {
+        let first = g * GROUP * nr;
+        let width = (GROUP * nr).min(block.nc - first);
+        for p in 0..block.kc {
+            let start = (block.p + p) * block.stride + block.j + first;
+            let row = &block.b[start..start + width];
+            for (i, from) in row.chunks(nr).enumerate() {
+                let to = i * block.kc * nr + p * nr;
+                copy_row::<S, E, NV>(s, from, &mut group[to..to + nr]);
+            }
         }
     }
 }
 
 #[inline(always)]
-fn copy_rows<S: Simd, E: Element, const NV: usize>(s: S, block: Block<E>, panel: &mut [f32]) {
-    for (p, to) in panel.chunks_exact_mut(NV * S::LANES).enumerate() {
-        let start = (block.p + p) * block.stride + block.j;
-        let from = &block.b[start..start + block.nc];
-        if from.len() == NV * S::LANES {
-            for v in 0..NV {
-                s.store(E::load(s, &from[v * S::LANES..]), &mut to[v * S::LANES..]);
-            }
-        } else {
-            for v in 0..NV {
-                let from = &from[from.len().min(v * S::LANES)..];
-                s.store(load_up_to(s, from), &mut to[v * S::LANES..]);
-            }
+fn copy_row<S: Simd, E: Element, const NV: usize>(s: S, from: &[E], to: &mut [f32]) {
+    if from.len() == to.len() {
+        for v in 0..NV {
+            s.store(E::load(s, &from[v * S::LANES..]), &mut to[v * S::LANES..]);
         }
+        return;
+    }
+    for v in 0..NV {
+        let from = &from[from.len().min(v * S::LANES)..];
+        s.store(load_up_to(s, from), &mut to[v * S::LANES..]);
     }
 }
+
+/// How far ahead a column is asked for. There are too many of them at once for the CPU to foresee it.
+const AHEAD: usize = 128;
 
 /// Squares of `LANES` by `LANES` are transposed in registers.
 #[inline(always)]
@@ -70,6 +91,7 @@ fn transpose<S: Simd, E: Element, const NV: usize>(s: S, block: Block<E>, panel:
             for c in 0..S::LANES {
                 if c < columns {
                     let start = (block.j + v * S::LANES + c) * block.stride + block.p + p;
+                    s.prefetch(&block.b[block.b.len().min(start + AHEAD)..]);
                     square[c] = load_up_to(s, &block.b[start..start + depth]);
                 }
             }

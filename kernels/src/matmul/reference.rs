@@ -26,7 +26,13 @@ impl Shape {
 
 /// `out[r, o] = Σ_i x[r, i] W[i → o] + bias[o] + residual[r, o]` for the `m` rows of `out[m, n_out]`.
 /// See [`super::forward`].
-pub fn forward<R: Real>(x: &[R], (w, shape): (&[R], Shape), bias: Option<&[R]>, residual: Option<&[R]>, out: &mut [R]) {
+pub fn forward<R: Real>(
+    x: &[R],
+    (w, shape): (&[R], Shape),
+    bias: Option<&[R]>,
+    residual: Option<&[R]>,
+    out: &mut [R],
+) {
     let Shape { n_in, n_out, .. } = shape;
     for (at, out) in out.iter_mut().enumerate() {
         let (r, o) = (at / n_out, at % n_out);

@@ -55,7 +55,8 @@ pub fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 /// Near zero `x + x³ P(x²)`, which keeps the relative precision; elsewhere `1 - 2 / (e^2|x| + 1)`.
 #[inline(always)]
 pub fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
-    const P: [f32; 6] = [-0.333_333_33, 0.133_333_04, -0.053_959_26, 0.021_768_919, -0.008_343_946, 0.002_292_744_8];
+    const P: [f32; 6] =
+        [-0.333_333_33, 0.133_333_04, -0.053_959_26, 0.021_768_919, -0.008_343_946, 0.002_292_744_8];
     let one = s.splat(1.0);
     let magnitude = s.abs(x);
     let square = s.mul(x, x);
@@ -70,8 +71,15 @@ pub fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
 /// Up to 1, `x + x P(x²)`; above, `1 - e^Q(x)` where `Q` approximates `ln erfc`. From 4 on it is 1 in f32.
 #[inline(always)]
 pub fn erf<S: Simd>(s: S, x: S::V) -> S::V {
-    const P: [f32; 7] =
-        [0.128_379_17, -0.376_126_27, 0.112_835_95, -0.026_854_212, 0.005_189_087_4, -8.016_864e-4, 7.875_875e-5];
+    const P: [f32; 7] = [
+        0.128_379_17,
+        -0.376_126_27,
+        0.112_835_95,
+        -0.026_854_212,
+        0.005_189_087_4,
+        -8.016_864e-4,
+        7.875_875e-5,
+    ];
     const Q: [f32; 9] = [
         3.201_380_4e-4,
         -1.130_233_4,
@@ -212,7 +220,9 @@ mod tests {
         let mut x = [f32::NAN; 16];
         x[..4].copy_from_slice(&[inf, -inf, 1e30, -1e30]);
         for isa in Isa::available() {
-            for (function, at_high, at_low) in [(Exp, inf, 0.0), (Sigmoid, 1.0, 0.0), (Tanh, 1.0, -1.0), (Erf, 1.0, -1.0)] {
+            for (function, at_high, at_low) in
+                [(Exp, inf, 0.0), (Sigmoid, 1.0, 0.0), (Tanh, 1.0, -1.0), (Erf, 1.0, -1.0)]
+            {
                 let y = map(isa, function, &x);
                 assert_eq!(y[..4], [at_high, at_low, at_high, at_low], "{function:?} {}", isa.name());
                 assert!(y[4..].iter().all(|y| y.is_nan()), "{function:?} {}: {y:?}", isa.name());

@@ -81,6 +81,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, v: Self::V) -> f32;
     /// The largest lane.
     fn max_lane(self, v: Self::V) -> f32;
+    /// Asks for the cache line of the first element ahead of its use. Only a hint.
+    #[inline(always)]
+    fn prefetch<T>(self, x: &[T]) {
+        let _ = x;
+    }
     /// Transposes the first `LANES` vectors of `rows` as a square matrix. Panics when there are fewer.
     fn transpose(self, rows: &mut [Self::V]);
 }

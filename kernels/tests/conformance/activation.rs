@@ -1,0 +1,88 @@
+//! Activations, plain and gated: around every vector size, in the tails and at infinity-sized inputs.
+
+use prompt_tuning_kernels::{
+    activation::{self, Activation, Gated, reference},
+    testing::{Tolerance, close},
+};
+
+use crate::{close_or_zero, lengths, named, normals, suite, to_f64};
+
+pub(crate) const ALL: [Activation; 4] =
+    [Activation::GeluTanh, Activation::GeluErf, Activation::Silu, Activation::Relu];
+
+/// Each factor and result carries a few units of 6e-8; near `x = -5` the factor `1 + erf` cancels to that, times x.
+const TOL: Tolerance = Tolerance { absolute: 2e-6, relative: 2e-6 };
+
+#[test]
+fn hand_computed() {
+    // tables of the normal distribution: Φ(1) = 0.8413447461, φ(1) = 0.2419707245; σ(1) = 0.7310585786
+    let expected =
+        [(0.841_191_99, 1.082_964_1), (0.841_344_75, 1.083_315_5), (0.731_058_58, 0.927_670_51), (1.0, 1.0)];
+    let cases: Vec<_> = ALL.into_iter().zip(expected).collect();
+    suite(&cases, |isa, &(act, (y, slope))| {
+        let (mut out, mut d_x) = ([0.0f32; 1], [0.0f32; 1]);
+        activation::forward(isa, act, &[1.0], &mut out);
+        activation::backward(isa, act, &[1.0], &[2.0], &mut d_x);
+        close(&out, &[y], Tolerance::both(1e-6))?;
+        close(&d_x, &[2.0 * slope], Tolerance::both(1e-6))
+    });
+}
+
+#[test]
+fn plain_and_gated_match_the_reference() {
+    let cases: Vec<_> =
+        ALL.into_iter().flat_map(|act| lengths().into_iter().map(move |n| (act, n))).collect();
+    suite(&cases, |isa, &(act, n)| {
+        let x: Vec<f32> = normals(1, n).iter().map(|x| 2.0 * x).collect();
+        let (up, d_y) = (normals(2, n), normals(3, n));
+        check(isa, act, &x, &up, &d_y)
+    });
+}
+
+#[test]
+fn large_magnitudes_match_the_reference() {
+    let x = [
+        0.7, 1e4, -1e4, 1e10, -1e10, 30.0, -30.0, 1e-20, -1e-20, 0.0, -0.0, 87.0, -87.0, 89.5, -89.5, -6.0,
+        6.0,
+    ];
+    suite(&ALL, |isa, &act| check(isa, act, &x, &normals(2, x.len()), &normals(3, x.len())));
+}
+
+#[test]
+fn a_nan_stays_a_nan() {
+    suite(&ALL, |isa, &act| {
+        let mut y = [0.0f32; 3];
+        activation::forward(isa, act, &[f32::NAN, 1.0, f32::NAN], &mut y);
+        let nans = y.map(f32::is_nan);
+        if nans == [true, false, true] { Ok(()) } else { Err(format!("{y:?}")) }
+    });
+}
+
+fn check(
+    isa: prompt_tuning_kernels::Isa,
+    act: Activation,
+    x: &[f32],
+    up: &[f32],
+    d_y: &[f32],
+) -> Result<(), String> {
+    let n = x.len();
+    let buffer = || vec![f32::NAN; n];
+    let (mut y, mut d_x, mut gated, mut d_gate, mut d_up) =
+        (buffer(), buffer(), buffer(), buffer(), buffer());
+    activation::forward(isa, act, x, &mut y);
+    activation::backward(isa, act, x, d_y, &mut d_x);
+    let inputs = Gated { act, gate: x, up };
+    activation::gated_forward(isa, inputs, &mut gated);
+    activation::gated_backward(isa, inputs, d_y, &mut d_gate, &mut d_up);
+
+    let (x, up, d_y) = (to_f64(x), to_f64(up), to_f64(d_y));
+    let each = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<f64>>();
+    let expected = each(&|i| reference::forward(act, x[i]));
+    named("y", close_or_zero(&y, &expected, TOL))?;
+    named("d_x", close_or_zero(&d_x, &each(&|i| reference::backward(act, x[i], d_y[i])), TOL))?;
+    named("gated", close_or_zero(&gated, &each(&|i| expected[i] * up[i]), TOL))?;
+    let (e_gate, e_up): (Vec<f64>, Vec<f64>) =
+        (0..n).map(|i| reference::gated_backward(act, x[i], up[i], d_y[i])).unzip();
+    named("d_gate", close_or_zero(&d_gate, &e_gate, TOL))?;
+    named("d_up", close_or_zero(&d_up, &e_up, TOL))
+}

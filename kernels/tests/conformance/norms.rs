@@ -1,0 +1,147 @@
+//! Layer and RMS normalisation, also where the mean is much larger than the spread.
+
+use prompt_tuning_kernels::{
+    Isa,
+    layer_norm::{self, Affine},
+    rms_norm,
+    testing::{Tolerance, close},
+};
+
+use crate::{close_or_zero, named, normals, suite, to_f64};
+
+/// Rows, columns, and what the rows are made of: `offset + spread * normal`.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    rows: usize,
+    cols: usize,
+    offset: f32,
+    spread: f32,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |rows, cols| Case { rows, cols, offset: 0.3, spread: 1.0 };
+    let widths = (1..=20).chain([31, 32, 33, 47, 48, 49, 63, 64, 65]);
+    let mut cases: Vec<Case> = widths.map(|cols| case(3, cols)).collect();
+    cases.extend((0..=20).map(|rows| case(rows, 24)));
+    cases.extend([case(45, 768), case(850, 768), case(33, 2048), case(2, 20_000)]);
+    cases.extend([
+        Case { rows: 5, cols: 100, offset: 0.0, spread: 1e4 },
+        Case { rows: 5, cols: 100, offset: 0.0, spread: 1e-6 },
+    ]);
+    cases.push(Case { rows: 5, cols: 100, offset: 1000.0, spread: 1.0 });
+    cases
+}
+
+struct Data {
+    x: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    d_y: Vec<f32>,
+}
+
+impl Case {
+    fn data(&self) -> Data {
+        let n = self.rows * self.cols;
+        let x = normals(1, n).iter().map(|x| self.offset + self.spread * x).collect();
+        let weight = normals(2, self.cols).iter().map(|w| 1.0 + 0.3 * w).collect();
+        Data { x, weight, bias: normals(3, self.cols), d_y: normals(4, n) }
+    }
+
+    /// A sum over C numbers rounds at most log2(C) + C/lanes times and half of that cancels; `x - mean` carries the
+    /// rounding of the mean, which weighs `offset / spread`.
+    fn tolerance(&self) -> f64 {
+        3e-6 * (1.0 + f64::from((self.offset / self.spread).abs()) / 10.0)
+    }
+}
+
+const EPS: f32 = 1e-5;
+
+#[test]
+fn hand_computed() {
+    suite(&[()], |isa, ()| {
+        // mean 2, variance 1: normed -1, 1
+        let (mut y, mut mean, mut rstd, mut d_x) = ([0.0f32; 4], [0.0f32; 2], [0.0f32; 2], [0.0f32; 4]);
+        let x = [1.0, 3.0, 3.0, 1.0];
+        let affine = Affine { weight: &[2.0, 4.0], bias: &[0.5, 0.0], eps: 0.0 };
+        layer_norm::forward(isa, &x, affine, &mut y, &mut mean, &mut rstd);
+        close(&y, &[-1.5, 4.0, 2.5, -4.0], Tolerance::both(1e-7))?;
+        close(&[mean, rstd].concat(), &[2.0, 2.0, 1.0, 1.0], Tolerance::both(1e-7))?;
+        // with two columns the output does not depend on the input
+        layer_norm::backward_input(isa, &x, affine.weight, &mean, &rstd, &[1.0, 2.0, 3.0, 4.0], &mut d_x);
+        close_or_zero(&d_x, &[0.0; 4], Tolerance::both(1e-6))?;
+
+        // mean square (1 + 49) / 2 = 25: rstd 0.2
+        let (mut y, mut rstd, mut d_x) = ([0.0f32; 2], [0.0f32; 1], [0.0f32; 2]);
+        rms_norm::forward(isa, &[1.0, 7.0], &[2.0, 1.0], 0.0, &mut y, &mut rstd);
+        close(&y, &[0.4, 1.4], Tolerance::both(1e-6))?;
+        close(&rstd, &[0.2], Tolerance::both(1e-6))?;
+        // d_x = 0.2 (d_y w - x 0.04 mean(d_y w x)), d_y w = (2, 0): mean 1
+        rms_norm::backward_input(isa, &[1.0, 7.0], &[2.0, 1.0], &rstd, &[1.0, 0.0], &mut d_x);
+        close(&d_x, &[0.392, -0.056], Tolerance::both(1e-6))
+    });
+}
+
+#[test]
+fn layer_norm_matches_the_reference() {
+    suite(&cases(), |isa, case| {
+        let Data { x, weight, bias, d_y } = case.data();
+        let mut y = vec![f32::NAN; x.len()];
+        let (mut mean, mut rstd) = (vec![f32::NAN; case.rows], vec![f32::NAN; case.rows]);
+        let mut d_x = y.clone();
+        layer_norm::forward(
+            isa,
+            &x,
+            Affine { weight: &weight, bias: &bias, eps: EPS },
+            &mut y,
+            &mut mean,
+            &mut rstd,
+        );
+        layer_norm::backward_input(isa, &x, &weight, &mean, &rstd, &d_y, &mut d_x);
+
+        let [x, weight, bias, d_y] = [&x, &weight, &bias, &d_y].map(|x| to_f64(x));
+        let (mut e_y, mut e_mean, mut e_rstd, mut e_d_x) = (vec![], vec![], vec![], vec![]);
+        for (x, d_y) in x.chunks(case.cols).zip(d_y.chunks(case.cols)) {
+            let (y, mean, rstd) = layer_norm::reference::forward(x, &weight, &bias, EPS.into());
+            e_d_x.extend(layer_norm::reference::backward_input(x, &weight, mean, rstd, d_y));
+            e_y.extend(y);
+            e_mean.push(mean);
+            e_rstd.push(rstd);
+        }
+        let tol = Tolerance::both(case.tolerance());
+        named("y", close_or_zero(&y, &e_y, tol))?;
+        let largest = f64::from(case.offset.abs() + case.spread);
+        named("mean", close_or_zero(&mean, &e_mean, Tolerance { absolute: tol.absolute * largest, ..tol }))?;
+        named("rstd", close(&rstd, &e_rstd, tol))?;
+        // a gradient is as large as rstd; one column or two leave only rounding
+        let largest = e_rstd.iter().fold(0.0, |a: f64, &b| a.max(b));
+        named(
+            "d_x",
+            close_or_zero(&d_x, &e_d_x, Tolerance { absolute: 10.0 * tol.absolute * largest, ..tol }),
+        )
+    });
+}
+
+#[test]
+fn rms_norm_matches_the_reference() {
+    suite(&cases(), |isa: Isa, case| {
+        let Data { x, weight, d_y, .. } = case.data();
+        let (mut y, mut rstd) = (vec![f32::NAN; x.len()], vec![f32::NAN; case.rows]);
+        let mut d_x = y.clone();
+        rms_norm::forward(isa, &x, &weight, EPS, &mut y, &mut rstd);
+        rms_norm::backward_input(isa, &x, &weight, &rstd, &d_y, &mut d_x);
+
+        let [x, weight, d_y] = [&x, &weight, &d_y].map(|x| to_f64(x));
+        let (mut e_y, mut e_rstd, mut e_d_x) = (vec![], vec![], vec![]);
+        for (x, d_y) in x.chunks(case.cols).zip(d_y.chunks(case.cols)) {
+            let (y, rstd) = rms_norm::reference::forward(x, &weight, EPS.into());
+            e_d_x.extend(rms_norm::reference::backward_input(x, &weight, rstd, d_y));
+            e_y.extend(y);
+            e_rstd.push(rstd);
+        }
+        let tol = Tolerance::both(3e-6);
+        named("y", close_or_zero(&y, &e_y, tol))?;
+        named("rstd", close(&rstd, &e_rstd, tol))?;
+        let largest = e_rstd.iter().fold(0.0, |a: f64, &b| a.max(b));
+        named("d_x", close_or_zero(&d_x, &e_d_x, Tolerance { absolute: tol.absolute * largest, ..tol }))
+    });
+}

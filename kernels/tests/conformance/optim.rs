@@ -1,0 +1,93 @@
+//! Optimizer steps against values by hand and the formula of the paper.
+
+use prompt_tuning_kernels::{
+    optim::{self, Adafactor, AdamW, FactoredMoments, Sgd},
+    testing::{Tolerance, close},
+};
+
+use crate::{normals, to_f64};
+
+/// `torch.optim.AdamW` by hand for one number and three gradients, `lr 0.1, betas (0.5, 0.75), eps 0, decay 0.5`:
+///
+/// | step | g | m | v | m̂ = m/(1-0.5ᵗ) | v̂ = v/(1-0.75ᵗ) | p |
+/// |---|---|---|---|---|---|---|
+/// | 1 | 2 | 1 | 1 | 2 | 4 | 1·0.95 - 0.1·2/2 = 0.85 |
+/// | 2 | 0 | 0.5 | 0.75 | 2/3 | 12/7 | 0.85·0.95 - 0.1·(2/3)/√(12/7) |
+/// | 3 | -4 | -1.75 | 4.5625 | -2 | 4.5625/0.578125 | … |
+#[test]
+fn adamw_by_hand() {
+    let settings = AdamW { lr: 0.1, beta1: 0.5, beta2: 0.75, eps: 0.0, weight_decay: 0.5 };
+    let second = 0.85 * 0.95 - 0.1 * (2.0 / 3.0) / (12.0 / 7.0f64).sqrt();
+    let third = second * 0.95 + 0.1 * 2.0 / (4.5625 / 0.578125f64).sqrt();
+    let (mut p, mut m, mut v) = ([1.0f32], [0.0f32], [0.0f32]);
+    for (step, (grad, expected)) in [(2.0, 0.85), (0.0, second), (-4.0, third)].into_iter().enumerate() {
+        optim::adamw(settings, step as u64 + 1, &mut p, &[grad], &mut m, &mut v);
+        close(&p, &[expected], Tolerance::both(1e-6)).unwrap();
+    }
+    close(&[m[0], v[0]], &[-1.75, 4.5625], Tolerance::both(1e-6)).unwrap();
+}
+
+#[test]
+fn adamw_first_step_is_lr_whatever_the_gradient() {
+    let settings = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+    let (mut p, mut m, mut v) = ([0.0f32; 2], [0.0f32; 2], [0.0f32; 2]);
+    optim::adamw(settings, 1, &mut p, &[1e-3, -1e3], &mut m, &mut v);
+    close(&p, &[-0.01 / (1.0 + 1e-5), 0.01], Tolerance::both(1e-6)).unwrap();
+}
+
+#[test]
+fn sgd_by_hand() {
+    let settings = Sgd { lr: 0.5, momentum: 0.5, weight_decay: 0.5 };
+    let (mut p, mut velocity) = ([2.0f32], [0.0f32]);
+    // g = 1 + 0.5·2 = 2, velocity 2, p = 1; g = 1 + 0.5 = 1.5, velocity 2.5, p = -0.25
+    for expected in [1.0, -0.25] {
+        optim::sgd(settings, &mut p, &[1.0], &mut velocity);
+        close(&p, &[expected], Tolerance::both(1e-6)).unwrap();
+    }
+    optim::sgd(Sgd { momentum: 0.0, ..settings }, &mut p, &[1.0], &mut []);
+    close(&p, &[-0.25 - 0.5 * (1.0 - 0.125)], Tolerance::both(1e-6)).unwrap();
+}
+
+/// Algorithm 4 of Shazeer & Stern 2018 with full matrices in f64, as the paper writes it (sums, not means).
+fn adafactor_step(
+    settings: Adafactor,
+    step: u64,
+    p: &mut [f64],
+    g: &[f64],
+    (r, c): (&mut [f64], &mut [f64]),
+) {
+    let cols = c.len();
+    let square = |i: usize, j: usize| g[i * cols + j].powi(2) + f64::from(settings.eps);
+    let rho = 1.0 - (step as f64).powf(-f64::from(settings.decay));
+    for (i, r) in r.iter_mut().enumerate() {
+        *r = rho * *r + (1.0 - rho) * (0..cols).map(|j| square(i, j)).sum::<f64>();
+    }
+    for (j, c) in c.iter_mut().enumerate() {
+        *c = rho * *c + (1.0 - rho) * (0..r.len()).map(|i| square(i, j)).sum::<f64>();
+    }
+    let total: f64 = r.iter().sum();
+    let u: Vec<f64> = (0..g.len()).map(|i| g[i] / (r[i / cols] * c[i % cols] / total).sqrt()).collect();
+    let rms = (u.iter().map(|u| u * u).sum::<f64>() / u.len() as f64).sqrt();
+    let clip = (rms / f64::from(settings.clip_threshold)).max(1.0);
+    for (p, u) in p.iter_mut().zip(u) {
+        *p -= f64::from(settings.lr) * (f64::from(settings.weight_decay) * *p + u / clip);
+    }
+}
+
+#[test]
+fn adafactor_matches_the_paper() {
+    for (rows, cols, scale) in [(1, 1, 1.0), (1, 7, 1.0), (5, 1, 1.0), (20, 33, 1e-3), (3, 4, 1e4)] {
+        let settings = Adafactor { lr: 0.3, decay: 0.8, clip_threshold: 1.0, eps: 1e-30, weight_decay: 1e-2 };
+        let mut p = normals(1, rows * cols);
+        let (mut row, mut col) = (vec![0.0; rows], vec![0.0; cols]);
+        let (mut p64, mut row64, mut col64) = (to_f64(&p), vec![0.0; rows], vec![0.0; cols]);
+        for step in 1..=5 {
+            // growing gradients make updates above the threshold, shrinking ones below
+            let size = scale * if step < 4 { step as f32 } else { 0.1 };
+            let grad: Vec<f32> = normals(step + 10, rows * cols).iter().map(|g| size * g).collect();
+            optim::adafactor(settings, step, &mut p, &grad, FactoredMoments { row: &mut row, col: &mut col });
+            adafactor_step(settings, step, &mut p64, &to_f64(&grad), (&mut row64, &mut col64));
+            close(&p, &p64, Tolerance::both(2e-6)).unwrap();
+        }
+    }
+}

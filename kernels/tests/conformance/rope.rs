@@ -1,0 +1,66 @@
+//! Rotary embedding: the angles of the table and the rotation.
+
+use prompt_tuning_kernels::{
+    rope::{self, Table, reference},
+    testing::{Tolerance, close},
+};
+
+use crate::{named, normals, suite, to_f64};
+
+#[test]
+fn the_table_multiplies_in_f32() {
+    let table = Table::new(&[0, 3, 4000], &[1.0, 0.1]);
+    let angles = [0.0, 0.0, 3.0, f64::from(3.0f32 * 0.1), 4000.0, f64::from(4000.0f32 * 0.1)];
+    assert_eq!(table.half, 2);
+    close(&table.cos, &angles.map(f64::cos), Tolerance::both(1e-7)).unwrap();
+    close(&table.sin, &angles.map(f64::sin), Tolerance::both(1e-7)).unwrap();
+}
+
+#[test]
+fn hand_computed() {
+    suite(&[()], |isa, ()| {
+        // cos 0.6, sin 0.8, one token with two heads of one pair
+        let table = Table { cos: vec![0.6], sin: vec![0.8], half: 1 };
+        let (mut y, mut d_x) = ([0.0f32; 4], [0.0f32; 4]);
+        rope::forward(isa, &table, &[1.0, 0.0, 0.0, 1.0], &mut y);
+        close(&y, &[0.6, 0.8, -0.8, 0.6], Tolerance::both(1e-6))?;
+        rope::backward(isa, &table, &y, &mut d_x);
+        close(&d_x, &[1.0, 0.0, 0.0, 1.0], Tolerance::both(1e-6))
+    });
+}
+
+#[test]
+fn matches_the_reference() {
+    let cases = [
+        (0, 1, 4),
+        (1, 1, 1),
+        (3, 2, 5),
+        (7, 1, 7),
+        (2, 3, 8),
+        (5, 2, 15),
+        (5, 2, 16),
+        (5, 1, 17),
+        (45, 9, 32),
+        (850, 4, 64),
+    ];
+    suite(&cases, |isa, &(tokens, heads, half)| {
+        let positions: Vec<u32> = (0..tokens as u32).map(|t| t * 7 % 4096).collect();
+        let inv_freq: Vec<f32> = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
+        let table = Table::new(&positions, &inv_freq);
+        let n = tokens * heads * 2 * half;
+        let (x, d_y) = (normals(1, n), normals(2, n));
+        let (mut y, mut d_x) = (vec![f32::NAN; n], vec![f32::NAN; n]);
+        rope::forward(isa, &table, &x, &mut y);
+        rope::backward(isa, &table, &d_y, &mut d_x);
+        let (mut e_y, mut e_d_x) = (vec![], vec![]);
+        let heads_of = |x: &[f32]| to_f64(x).chunks(2 * half).map(<[f64]>::to_vec).collect::<Vec<_>>();
+        for (i, (x, d_y)) in heads_of(&x).iter().zip(heads_of(&d_y)).enumerate() {
+            let angles: Vec<f64> =
+                inv_freq.iter().map(|f| f64::from(positions[i / heads] as f32 * f)).collect();
+            e_y.extend(reference::forward(&angles, x));
+            e_d_x.extend(reference::backward(&angles, &d_y));
+        }
+        named("y", close(&y, &e_y, Tolerance::both(1e-6)))?;
+        named("d_x", close(&d_x, &e_d_x, Tolerance::both(1e-6)))
+    });
+}

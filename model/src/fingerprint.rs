@@ -1,0 +1,62 @@
+//! Which model a prompt was made for, in 64 hex digits.
+//!
+//! Hashing gigabytes would take longer than many runs do. The headers name every tensor, its shape and place; blocks
+//! spread evenly over the data tell two trainings of one architecture apart.
+
+use sha2::{Digest, Sha256};
+use tensor::Checkpoint;
+
+use crate::Config;
+
+/// Bytes of one sampled block, and how many there are per file at most.
+const BLOCK: usize = 4096;
+const BLOCKS: usize = 256;
+
+/// SHA-256 of the shape in `config`, and of size, header and sampled data of every file.
+pub(crate) fn fingerprint(config: &Config, checkpoint: &Checkpoint) -> String {
+    let mut hash = Sha256::new();
+    hash.update(essentials(config));
+    for file in checkpoint.files() {
+        let bytes = file.bytes();
+        hash.update((bytes.len() as u64).to_le_bytes());
+        let length = bytes.first_chunk::<8>().map_or(0, |n| u64::from_le_bytes(*n)) as usize;
+        let (header, data) = bytes.split_at(length.saturating_add(8).min(bytes.len()));
+        hash.update(header);
+        blocks(data).for_each(|block| hash.update(block));
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What changes the computation, in a form that stays the same when fields are added here.
+fn essentials(c: &Config) -> String {
+    let sizes = [c.d_model, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.d_ff, c.vocab_size];
+    format!("{:?} {sizes:?} {:e} {:?} {:?}\n", c.architecture, c.norm_eps, c.activation, c.rope)
+}
+
+/// All of `data` when it is small, else [`BLOCKS`] blocks evenly spread, the first and the last block among them.
+fn blocks(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let n = data.len().div_ceil(BLOCK).min(BLOCKS);
+    let sampled = data.len() > BLOCK * BLOCKS;
+    (0..n).map(move |i| match sampled {
+        true => &data[(data.len() - BLOCK) / (n - 1) * i..][..BLOCK],
+        false => &data[i * BLOCK..data.len().min((i + 1) * BLOCK)],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_data_is_hashed_whole_and_large_data_from_end_to_end() {
+        for len in [0, 1, BLOCK, BLOCK + 1, BLOCK * BLOCKS] {
+            let data: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            assert_eq!(blocks(&data).flatten().copied().collect::<Vec<_>>(), data);
+        }
+        let large = vec![0u8; 3 * BLOCK * BLOCKS + 17];
+        let starts: Vec<usize> =
+            blocks(&large).map(|b| b.as_ptr() as usize - large.as_ptr() as usize).collect();
+        assert_eq!((starts.len(), starts[0]), (BLOCKS, 0));
+        assert!(starts.is_sorted() && large.len() - starts[BLOCKS - 1] < 2 * BLOCK);
+    }
+}

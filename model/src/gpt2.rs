@@ -1,0 +1,145 @@
+//! GPT-2: learned positions, LayerNorm before each half of a block, one fused projection for queries, keys and values.
+//!
+//! ```text
+//! x = wte[token] + wpe[position]
+//! x = x + c_proj(attention(c_attn(ln_1(x))))         per block
+//! x = x + c_proj(gelu(c_fc(ln_2(x))))
+//! h = ln_f(x)
+//! ```
+//!
+//! Its linear layers are "Conv1D": the weight is `[in, out]`. Source: Radford et al. 2019.
+
+use std::sync::Arc;
+
+use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, layer_norm, linear};
+use autograd::{Linear, Tape, Value};
+use kernels::activation::Activation;
+use kernels::attention::Heads;
+use kernels::matmul::Layout;
+use tensor::{Checkpoint, Frozen};
+
+use crate::cache::{LayerCache, attention};
+use crate::language_model::Step;
+use crate::{Config, Result};
+
+/// The weights of a GPT-2 between the embeddings and the head.
+#[derive(Debug)]
+pub(crate) struct Gpt2 {
+    wpe: Frozen,
+    layers: Vec<Block>,
+    ln_f: LayerNorm,
+}
+
+#[derive(Debug)]
+struct Block {
+    ln_1: LayerNorm,
+    c_attn: Linear,
+    attn_c_proj: Linear,
+    ln_2: LayerNorm,
+    c_fc: Linear,
+    mlp_c_proj: Linear,
+    heads: Heads,
+    activation: Activation,
+}
+
+#[derive(Debug)]
+struct LayerNorm {
+    weight: Frozen,
+    bias: Frozen,
+    eps: f32,
+}
+
+/// What every tensor's name starts with: `transformer.`, or nothing in the files of the original models.
+fn prefix(checkpoint: &Checkpoint) -> &'static str {
+    if checkpoint.contains("wte.weight") { "" } else { "transformer." }
+}
+
+/// Name of the token embedding.
+pub(crate) fn embedding_name(checkpoint: &Checkpoint) -> String {
+    format!("{}wte.weight", prefix(checkpoint))
+}
+
+impl Gpt2 {
+    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<Gpt2> {
+        let prefix = prefix(checkpoint);
+        let blocks = (0..config.n_layers).map(|i| Block::load(checkpoint, config, &format!("{prefix}h.{i}")));
+        Ok(Gpt2 {
+            wpe: checkpoint.tensor(&format!("{prefix}wpe.weight"), &[config.n_positions, config.d_model])?,
+            layers: blocks.collect::<Result<_>>()?,
+            ln_f: LayerNorm::load(checkpoint, config, &format!("{prefix}ln_f"))?,
+        })
+    }
+
+    /// Final hidden states of the wanted tokens. In the last block only they need queries and the MLP.
+    pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
+        let mut x = add_rows(embeds, &self.wpe, step.positions);
+        let last = self.layers.len() - 1;
+        for (i, block) in self.layers.iter().enumerate() {
+            let cache = step.cache.as_mut().map(|cache| cache.layer(i));
+            x = match step.outputs.filter(|_| i == last) {
+                Some(rows) => {
+                    let mask = Arc::new(step.mask.for_queries(rows));
+                    block.forward(tape, &x, &mask, Some(rows), cache)
+                }
+                None => block.forward(tape, &x, step.mask, None, cache),
+            };
+        }
+        self.ln_f.forward(tape, &x)
+    }
+}
+
+impl Block {
+    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<Block> {
+        let (d, d_ff) = (config.d_model, config.d_ff);
+        let heads = config.heads();
+        Ok(Block {
+            ln_1: LayerNorm::load(checkpoint, config, &format!("{name}.ln_1"))?,
+            c_attn: conv1d(checkpoint, &format!("{name}.attn.c_attn"), d, 3 * d)?,
+            attn_c_proj: conv1d(checkpoint, &format!("{name}.attn.c_proj"), d, d)?,
+            ln_2: LayerNorm::load(checkpoint, config, &format!("{name}.ln_2"))?,
+            c_fc: conv1d(checkpoint, &format!("{name}.mlp.c_fc"), d, d_ff)?,
+            mlp_c_proj: conv1d(checkpoint, &format!("{name}.mlp.c_proj"), d_ff, d)?,
+            heads,
+            activation: config.activation,
+        })
+    }
+
+    /// `[T, d_model]` to `[rows or T, d_model]`. The mask counts the queries of `rows`.
+    fn forward(
+        &self,
+        tape: &Tape,
+        x: &Value,
+        mask: &Arc<Intervals>,
+        rows: Option<&Arc<[u32]>>,
+        cache: Option<&mut LayerCache>,
+    ) -> Value {
+        let qkv = linear(tape, &self.ln_1.forward(tape, x), &self.c_attn, None);
+        let mixed = attention(tape, Qkv::Fused(&qkv, rows), self.heads, mask, cache);
+        let x = rows.map_or_else(|| x.clone(), |rows| gather_rows(tape, x, rows));
+        let x = linear(tape, &mixed, &self.attn_c_proj, Some(&x));
+
+        let inner = linear(tape, &self.ln_2.forward(tape, &x), &self.c_fc, None);
+        linear(tape, &activation(tape, &inner, self.activation), &self.mlp_c_proj, Some(&x))
+    }
+}
+
+impl LayerNorm {
+    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<LayerNorm> {
+        let vector = |part: &str| checkpoint.tensor(&format!("{name}.{part}"), &[config.d_model]);
+        Ok(LayerNorm {
+            weight: vector("weight")?.widened(),
+            bias: vector("bias")?.widened(),
+            eps: config.norm_eps,
+        })
+    }
+
+    fn forward(&self, tape: &Tape, x: &Value) -> Value {
+        layer_norm(tape, x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+fn conv1d(checkpoint: &Checkpoint, name: &str, n_in: usize, n_out: usize) -> Result<Linear> {
+    let weight = checkpoint.tensor(&format!("{name}.weight"), &[n_in, n_out])?;
+    let bias = checkpoint.tensor(&format!("{name}.bias"), &[n_out])?;
+    Ok(Linear::new(weight, Layout::InOut, Some(bias)))
+}

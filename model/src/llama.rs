@@ -1,0 +1,176 @@
+//! Llama and its family (SmolLM2, Qwen2, Mistral): rotary positions, RMSNorm before each half of a block, queries that
+//! share keys and values in groups, a gated MLP.
+//!
+//! ```text
+//! x = embed_tokens[token]
+//! x = x + o_proj(attention(rope(q_proj(n)), rope(k_proj(n)), v_proj(n)))      n = input_layernorm(x), per block
+//! x = x + down_proj(silu(gate_proj(m)) * up_proj(m))                          m = post_attention_layernorm(x)
+//! h = norm(x)
+//! ```
+//!
+//! Qwen2 has a bias on queries, keys and values. Source: Touvron et al. 2023.
+
+use std::sync::Arc;
+
+use autograd::ops::{Intervals, Qkv, gated, gather_rows, linear, rms_norm, rope};
+use autograd::{Linear, Tape, Value};
+use kernels::activation::Activation;
+use kernels::attention::Heads;
+use kernels::matmul::Layout;
+use kernels::rope::Table;
+use tensor::{Checkpoint, Frozen};
+
+use crate::cache::{LayerCache, attention};
+use crate::language_model::Step;
+use crate::{Config, Result};
+
+/// The weights of a Llama between the embeddings and the head.
+#[derive(Debug)]
+pub(crate) struct Llama {
+    /// One per pair of lanes of a head.
+    frequencies: Vec<f32>,
+    layers: Vec<Block>,
+    norm: RmsNorm,
+}
+
+#[derive(Debug)]
+struct Block {
+    input_layernorm: RmsNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    post_attention_layernorm: RmsNorm,
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+    heads: Heads,
+    activation: Activation,
+}
+
+#[derive(Debug)]
+struct RmsNorm {
+    weight: Frozen,
+    eps: f32,
+}
+
+/// Which queries a block computes, who they see, and the angles of queries and keys.
+struct Pass<'a> {
+    rows: Option<&'a Arc<[u32]>>,
+    mask: &'a Arc<Intervals>,
+    query_angles: &'a Arc<Table>,
+    key_angles: &'a Arc<Table>,
+}
+
+/// Name of the token embedding.
+pub(crate) fn embedding_name(_: &Checkpoint) -> String {
+    "model.embed_tokens.weight".into()
+}
+
+impl Llama {
+    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<Llama> {
+        let blocks =
+            (0..config.n_layers).map(|i| Block::load(checkpoint, config, &format!("model.layers.{i}")));
+        Ok(Llama {
+            frequencies: config.rope.map(|rope| rope.frequencies(config.head_dim)).unwrap_or_default(),
+            layers: blocks.collect::<Result<_>>()?,
+            norm: RmsNorm::load(checkpoint, config, "model.norm")?,
+        })
+    }
+
+    /// Final hidden states of the wanted tokens. In the last block only they need queries and the MLP.
+    pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
+        let mut x = embeds.clone();
+        let last = self.layers.len() - 1;
+        let angles = Arc::new(Table::new(step.positions, &self.frequencies));
+        for (i, block) in self.layers.iter().enumerate() {
+            let cache = step.cache.as_mut().map(|cache| cache.layer(i));
+            x = match step.outputs.filter(|_| i == last) {
+                Some(rows) => {
+                    let mask = Arc::new(step.mask.for_queries(rows));
+                    let positions: Vec<u32> = rows.iter().map(|&r| step.positions[r as usize]).collect();
+                    let query_angles = Arc::new(Table::new(&positions, &self.frequencies));
+                    let pass = Pass {
+                        rows: Some(rows),
+                        mask: &mask,
+                        query_angles: &query_angles,
+                        key_angles: &angles,
+                    };
+                    block.forward(tape, &x, pass, cache)
+                }
+                None => {
+                    let pass =
+                        Pass { rows: None, mask: step.mask, query_angles: &angles, key_angles: &angles };
+                    block.forward(tape, &x, pass, cache)
+                }
+            };
+        }
+        self.norm.forward(tape, &x)
+    }
+}
+
+impl Block {
+    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<Block> {
+        let (d, d_ff) = (config.d_model, config.d_ff);
+        let heads = config.heads();
+        let (q, kv) = (heads.n_heads * heads.head_dim, heads.n_kv_heads * heads.head_dim);
+        let projection = |part: &str, n_in: usize, n_out: usize, bias: bool| {
+            linear_layer(checkpoint, &format!("{name}.{part}"), (n_in, n_out), bias)
+        };
+        Ok(Block {
+            input_layernorm: RmsNorm::load(checkpoint, config, &format!("{name}.input_layernorm"))?,
+            q_proj: projection("self_attn.q_proj", d, q, config.qkv_bias)?,
+            k_proj: projection("self_attn.k_proj", d, kv, config.qkv_bias)?,
+            v_proj: projection("self_attn.v_proj", d, kv, config.qkv_bias)?,
+            o_proj: projection("self_attn.o_proj", q, d, config.attention_out_bias)?,
+            post_attention_layernorm: RmsNorm::load(
+                checkpoint,
+                config,
+                &format!("{name}.post_attention_layernorm"),
+            )?,
+            gate_proj: projection("mlp.gate_proj", d, d_ff, config.mlp_bias)?,
+            up_proj: projection("mlp.up_proj", d, d_ff, config.mlp_bias)?,
+            down_proj: projection("mlp.down_proj", d_ff, d, config.mlp_bias)?,
+            heads,
+            activation: config.activation,
+        })
+    }
+
+    /// `[T, d_model]` to `[rows or T, d_model]`.
+    fn forward(&self, tape: &Tape, x: &Value, pass: Pass, cache: Option<&mut LayerCache>) -> Value {
+        let wanted = |v: &Value| pass.rows.map_or_else(|| v.clone(), |rows| gather_rows(tape, v, rows));
+        let n = self.input_layernorm.forward(tape, x);
+        let q = rope(tape, &linear(tape, &wanted(&n), &self.q_proj, None), pass.query_angles);
+        let k = rope(tape, &linear(tape, &n, &self.k_proj, None), pass.key_angles);
+        let v = linear(tape, &n, &self.v_proj, None);
+        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, pass.mask, cache);
+        let x = linear(tape, &mixed, &self.o_proj, Some(&wanted(x)));
+
+        let m = self.post_attention_layernorm.forward(tape, &x);
+        let gate = linear(tape, &m, &self.gate_proj, None);
+        let up = linear(tape, &m, &self.up_proj, None);
+        linear(tape, &gated(tape, &gate, &up, self.activation), &self.down_proj, Some(&x))
+    }
+}
+
+impl RmsNorm {
+    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<RmsNorm> {
+        let weight = checkpoint.tensor(&format!("{name}.weight"), &[config.d_model])?;
+        Ok(RmsNorm { weight: weight.widened(), eps: config.norm_eps })
+    }
+
+    fn forward(&self, tape: &Tape, x: &Value) -> Value {
+        rms_norm(tape, x, &self.weight, self.eps)
+    }
+}
+
+fn linear_layer(
+    checkpoint: &Checkpoint,
+    name: &str,
+    (n_in, n_out): (usize, usize),
+    bias: bool,
+) -> Result<Linear> {
+    let weight = checkpoint.tensor(&format!("{name}.weight"), &[n_out, n_in])?;
+    let bias = bias.then(|| checkpoint.tensor(&format!("{name}.bias"), &[n_out])).transpose()?;
+    Ok(Linear::new(weight, Layout::OutIn, bias))
+}

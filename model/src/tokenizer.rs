@@ -1,0 +1,106 @@
+//! Text to tokens and back, by the `tokenizers` library.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::read::Keys;
+use crate::{Error, Result};
+
+/// The tokenizer of a model folder.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    eos: Option<u32>,
+}
+
+impl Tokenizer {
+    /// Opens `tokenizer.json` in `folder`. Truncation and padding that the file asks for are switched off.
+    ///
+    /// # Errors
+    /// There is no such file, or it cannot be read.
+    pub fn open(folder: &Path) -> Result<Tokenizer> {
+        let path = folder.join("tokenizer.json");
+        if !path.is_file() {
+            return Err(Error::Tokenizer { path: folder.into(), why: what_is_there(folder) });
+        }
+        let invalid = |why: String| Error::Tokenizer { path: path.clone(), why };
+        let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| invalid(e.to_string()))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
+        let eos = eos_token(folder)?.and_then(|token| inner.token_to_id(&token));
+        Ok(Tokenizer { inner, eos })
+    }
+
+    /// Token ids of `text`; with `add_special_tokens`, what the file's post-processor adds (such as a beginning).
+    ///
+    /// # Errors
+    /// The library refuses the text.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, add_special_tokens);
+        Ok(encoding
+            .map_err(|e| Error::Tokens(format!("the tokenizer refuses a text: {e}")))?
+            .get_ids()
+            .to_vec())
+    }
+
+    /// Text of `ids`.
+    ///
+    /// # Errors
+    /// The library refuses the ids.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        let text = self.inner.decode(ids, skip_special);
+        text.map_err(|e| Error::Tokens(format!("the tokenizer cannot make text of its tokens: {e}")))
+    }
+
+    /// How the vocabulary spells a token.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Number of tokens, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The token that ends a text, when the folder says which.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+}
+
+/// `eos_token` of the files beside the tokenizer: a string, or an object with its `content`.
+fn eos_token(folder: &Path) -> Result<Option<String>> {
+    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let path = folder.join(name);
+        if !path.is_file() {
+            continue;
+        }
+        let keys = Keys::open(&path)?;
+        let token = keys.get("eos_token");
+        let token = token.and_then(|t| t.as_str().or_else(|| t.get("content").and_then(Value::as_str)));
+        if let Some(token) = token {
+            return Ok(Some(token.into()));
+        }
+    }
+    Ok(None)
+}
+
+fn what_is_there(folder: &Path) -> String {
+    let there = |name: &str| folder.join(name).is_file();
+    if there("vocab.json") || there("merges.txt") {
+        "there is no tokenizer.json, only vocab.json and merges.txt; load it with transformers' AutoTokenizer and save it \
+         with `save_pretrained`, which writes tokenizer.json"
+            .into()
+    } else if let Some(name) =
+        ["tokenizer.model", "spiece.model", "sentencepiece.bpe.model"].into_iter().find(|n| there(n))
+    {
+        format!(
+            "there is no tokenizer.json, only the SentencePiece file {name}; load it with transformers' AutoTokenizer and \
+             save it with `save_pretrained`, which writes tokenizer.json"
+        )
+    } else {
+        "there is no tokenizer.json; give token ids instead of text, or add the file".into()
+    }
+}

@@ -1,0 +1,170 @@
+//! The gradient of a whole small model with respect to the soft prompt, against finite differences in f64 of a model
+//! put together from the reference kernels, row by row.
+
+mod common;
+
+use autograd::ops::Intervals;
+use common::synthetic::{Shape, Synthetic};
+use common::{largest, loss_and_gradient, sources};
+use kernels::activation::{Activation, reference as activation};
+use kernels::attention::{Heads, reference as attention};
+use kernels::cross_entropy::reference as cross_entropy;
+use kernels::layer_norm::reference as layer_norm;
+use kernels::matmul::{Layout, reference as matmul};
+use kernels::rms_norm::reference as rms_norm;
+use kernels::rope::reference as rope;
+use kernels::testing::{Rng, Tolerance, close};
+use prompt_tuning_model::{LanguageModel, Row, Source};
+
+const SHAPE: Shape = Shape { d_model: 12, n_layers: 2, n_heads: 2, n_kv_heads: 1, d_ff: 20, vocab_size: 17 };
+const N_SOFT: usize = 3;
+
+/// Final hidden states of one row from its embeddings, `[T, d_model]` both.
+type Forward = fn(&Synthetic, &[f64]) -> Vec<f64>;
+
+fn rows(mut x: impl FnMut(&[f64]) -> Vec<f64>, input: &[f64], width: usize) -> Vec<f64> {
+    input.chunks(width).flat_map(&mut x).collect()
+}
+
+fn linear(
+    m: &Synthetic,
+    x: &[f64],
+    name: &str,
+    layout: Layout,
+    sizes: (usize, usize),
+    bias: bool,
+) -> Vec<f64> {
+    let (n_in, n_out) = sizes;
+    let weight = m.wide(&format!("{name}.weight"));
+    let bias = bias.then(|| m.wide(&format!("{name}.bias")));
+    let mut y = vec![0.0; x.len() / n_in * n_out];
+    matmul::forward(x, (&weight, matmul::Shape { layout, n_in, n_out }), bias.as_deref(), None, &mut y);
+    y
+}
+
+fn attend(q: &[f64], k: &[f64], v: &[f64], heads: Heads) -> Vec<f64> {
+    let mask = Intervals::causal(q.len() / (heads.n_heads * heads.head_dim));
+    attention::forward(&attention::Inputs { heads, q, k, v, mask: mask.mask() }).0
+}
+
+fn add(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a + b).collect()
+}
+
+fn gpt2(m: &Synthetic, embeds: &[f64]) -> Vec<f64> {
+    let d = SHAPE.d_model;
+    let norm = |x: &[f64], name: &str| {
+        let (w, b) = (m.wide(&format!("{name}.weight")), m.wide(&format!("{name}.bias")));
+        rows(|x| layer_norm::forward(x, &w, &b, f64::from(1e-5f32)).0, x, d)
+    };
+    let conv = |x: &[f64], name: &str, n_in, n_out| linear(m, x, name, Layout::InOut, (n_in, n_out), true);
+    let heads = Heads { n_heads: 2, n_kv_heads: 2, head_dim: d / 2, scale: ((d / 2) as f32).sqrt().recip() };
+    let mut x = add(embeds, &m.wide("wpe.weight")[..embeds.len()]);
+    for i in 0..SHAPE.n_layers {
+        let qkv = conv(&norm(&x, &format!("h.{i}.ln_1")), &format!("h.{i}.attn.c_attn"), d, 3 * d);
+        let [q, k, v] = [0, 1, 2].map(|part| rows(|row| row[part * d..][..d].to_vec(), &qkv, 3 * d));
+        x = add(&x, &conv(&attend(&q, &k, &v, heads), &format!("h.{i}.attn.c_proj"), d, d));
+        let inner = conv(&norm(&x, &format!("h.{i}.ln_2")), &format!("h.{i}.mlp.c_fc"), d, SHAPE.d_ff);
+        let inner: Vec<f64> = inner.iter().map(|&x| activation::forward(Activation::GeluTanh, x)).collect();
+        x = add(&x, &conv(&inner, &format!("h.{i}.mlp.c_proj"), SHAPE.d_ff, d));
+    }
+    norm(&x, "ln_f")
+}
+
+fn llama(m: &Synthetic, embeds: &[f64]) -> Vec<f64> {
+    let (d, head_dim) = (SHAPE.d_model, SHAPE.d_model / SHAPE.n_heads);
+    let norm = |x: &[f64], name: &str| {
+        let w = m.wide(&format!("{name}.weight"));
+        rows(|x| rms_norm::forward(x, &w, f64::from(1e-6f32)).0, x, d)
+    };
+    let project =
+        |x: &[f64], name: &str, n_in, n_out| linear(m, x, name, Layout::OutIn, (n_in, n_out), false);
+    let rotate = |x: &[f64], width: usize| {
+        let mut position = 0.0;
+        let turn = |row: &[f64]| {
+            let angles: Vec<f64> =
+                (0..head_dim / 2).map(|i| position / 100f64.powf((2 * i) as f64 / head_dim as f64)).collect();
+            position += 1.0;
+            rows(|head| rope::forward(&angles, head), row, head_dim)
+        };
+        rows(turn, x, width)
+    };
+    let heads = Heads { n_heads: 2, n_kv_heads: 1, head_dim, scale: (head_dim as f32).sqrt().recip() };
+    let mut x = embeds.to_vec();
+    for i in 0..SHAPE.n_layers {
+        let name = |part: &str| format!("model.layers.{i}.{part}");
+        let n = norm(&x, &name("input_layernorm"));
+        let q = rotate(&project(&n, &name("self_attn.q_proj"), d, d), d);
+        let k = rotate(&project(&n, &name("self_attn.k_proj"), d, head_dim), head_dim);
+        let v = project(&n, &name("self_attn.v_proj"), d, head_dim);
+        x = add(&x, &project(&attend(&q, &k, &v, heads), &name("self_attn.o_proj"), d, d));
+        let m = norm(&x, &name("post_attention_layernorm"));
+        let gate = project(&m, &name("mlp.gate_proj"), d, SHAPE.d_ff);
+        let up = project(&m, &name("mlp.up_proj"), d, SHAPE.d_ff);
+        let inner: Vec<f64> =
+            gate.iter().zip(&up).map(|(&g, u)| activation::forward(Activation::Silu, g) * u).collect();
+        x = add(&x, &project(&inner, &name("mlp.down_proj"), SHAPE.d_ff, d));
+    }
+    norm(&x, "model.norm")
+}
+
+fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f64]) -> f64 {
+    let (d, v, table) = (SHAPE.d_model, SHAPE.vocab_size, m.wide(table));
+    let of_row = |row: &Row| -> f64 {
+        let embed = |source: &Source| match *source {
+            Source::Text(id) => table[id as usize * d..][..d].to_vec(),
+            Source::Soft(k) => prompt[k as usize * d..][..d].to_vec(),
+        };
+        let embeds: Vec<f64> = row.tokens.iter().flat_map(embed).collect();
+        let hidden = forward(m, &embeds);
+        let at = |p: usize| {
+            let Source::Text(token) = row.tokens[p] else { panic!("scored tokens are text") };
+            let mut logits = vec![0.0; v];
+            let head = matmul::Shape { layout: Layout::OutIn, n_in: d, n_out: v };
+            matmul::forward(&hidden[(p - 1) * d..][..d], (&table, head), None, None, &mut logits);
+            cross_entropy::loss(&logits, &[(token as usize, f64::from(row.weight))])
+        };
+        row.scored.clone().map(at).sum()
+    };
+    rows.iter().map(of_row).sum()
+}
+
+fn check(name: &str, m: &Synthetic, forward: Forward, table: &str) {
+    let row = |text: &[u32], n_scored: usize, weight: f32| {
+        let tokens = sources(N_SOFT, text);
+        Row { scored: tokens.len() - n_scored..tokens.len(), tokens, weight }
+    };
+    let mut rows = vec![row(&[4, 9, 1, 16], 2, 0.4), row(&[4, 9, 2], 1, 0.7), row(&[8, 0], 1, 0.3)];
+    // soft tokens within the text, one of them twice in the batch
+    rows[2].tokens.insert(4, Source::Soft(1));
+    rows[2].scored = 5..6;
+
+    let folder = tempfile::tempdir().unwrap();
+    m.write(folder.path());
+    let model = LanguageModel::open(folder.path()).unwrap();
+    let prompt: Vec<f32> = Rng(77).normals(N_SOFT * SHAPE.d_model).iter().map(|x| 0.5 * x).collect();
+    let (actual_loss, _, gradient) = loss_and_gradient(&model, &rows, &prompt);
+
+    let wide: Vec<f64> = prompt.iter().map(|&x| f64::from(x)).collect();
+    let at = |i: usize, h: f64| {
+        let mut shifted = wide.clone();
+        shifted[i] += h;
+        loss(m, forward, table, &rows, &shifted)
+    };
+    let h = 1e-5;
+    let expected: Vec<f64> = (0..wide.len()).map(|i| (at(i, h) - at(i, -h)) / (2.0 * h)).collect();
+    close(&[actual_loss], &[at(0, 0.0)], Tolerance { absolute: 0.0, relative: 1e-5 })
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    let tolerance = Tolerance { absolute: 1e-5 * largest(&gradient), relative: 1e-5 };
+    close(&gradient, &expected, tolerance).unwrap_or_else(|e| panic!("{name}: {e}"));
+}
+
+#[test]
+fn gpt2_by_finite_differences() {
+    check("gpt2", &Synthetic::gpt2(Shape { n_kv_heads: 2, ..SHAPE }, 5), gpt2, "wte.weight");
+}
+
+#[test]
+fn llama_by_finite_differences() {
+    check("llama", &Synthetic::llama(SHAPE, 6), llama, "model.embed_tokens.weight");
+}

@@ -1,0 +1,152 @@
+//! The fixture checkpoints and what the tests do with them again and again.
+#![allow(dead_code, missing_docs, unreachable_pub)] // each test file uses a part
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use autograd::{Tape, Value};
+use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Row, Source, Step};
+use tensor::{Checkpoint, Tensor};
+
+pub const FIXTURES: [&str; 8] = [
+    "gpt2-tied-f32",
+    "gpt2-tied-f16",
+    "gpt2-square",
+    "gpt2-text",
+    "llama-gqa-tied-bf16",
+    "llama-untied-sharded-f32",
+    "llama3-rope",
+    "qwen2-bias-tied",
+];
+
+pub fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+pub struct Fixture {
+    pub name: &'static str,
+    pub model: LanguageModel,
+    pub expected: serde_json::Value,
+    tensors: Checkpoint,
+}
+
+impl Fixture {
+    pub fn open(name: &'static str) -> Fixture {
+        let folder = folder(name);
+        let expected = std::fs::read_to_string(folder.join("expected.json")).unwrap();
+        Fixture {
+            name,
+            model: LanguageModel::open(&folder).unwrap(),
+            expected: serde_json::from_str(&expected).unwrap(),
+            tensors: Checkpoint::open_file(&folder.join("expected.safetensors")).unwrap(),
+        }
+    }
+
+    pub fn tensor(&self, name: &str) -> Vec<f32> {
+        self.tensors.tensor_of_any_shape(name).unwrap().f32s().to_vec()
+    }
+
+    pub fn n_virtual(&self) -> usize {
+        self.expected["n_virtual"].as_u64().unwrap() as usize
+    }
+
+    /// The soft prompt of the fixture as a leaf of `tape`.
+    pub fn prompt(&self, tape: &Tape) -> Value {
+        tape.leaf(&[self.n_virtual(), self.model.config().d_model], self.tensor("prompt.init"))
+    }
+
+    pub fn constant_prompt(&self) -> Value {
+        let shape = [self.n_virtual(), self.model.config().d_model];
+        Value::constant(Tensor::from_vec(&shape, self.tensor("prompt.init")))
+    }
+
+    pub fn rows(&self) -> Vec<Vec<u32>> {
+        self.expected["rows"].as_array().unwrap().iter().map(ids).collect()
+    }
+
+    /// The rows of `batch`, each scored token weighing `weight`.
+    pub fn batch(&self, n_soft: usize, weight: f32) -> Vec<Row> {
+        let row = |item: &serde_json::Value| {
+            let (prompt, completion) = (ids(&item["prompt_ids"]), ids(&item["completion_ids"]));
+            let tokens = sources(n_soft, &[prompt.as_slice(), &completion].concat());
+            Row { scored: n_soft + prompt.len()..tokens.len(), tokens, weight }
+        };
+        self.expected["batch"].as_array().unwrap().iter().map(row).collect()
+    }
+}
+
+pub fn ids(list: &serde_json::Value) -> Vec<u32> {
+    list.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+pub fn floats(list: &serde_json::Value) -> Vec<f32> {
+    list.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+/// `n_soft` rows of the prompt, then text.
+pub fn sources(n_soft: usize, ids: &[u32]) -> Vec<Source> {
+    (0..n_soft as u32).map(Source::Soft).chain(ids.iter().map(|&id| Source::Text(id))).collect()
+}
+
+/// Logits at every token of a forest, `[T, V]`.
+pub fn forest_logits(model: &LanguageModel, forest: &Forest, prompt: Option<&Value>) -> Tensor {
+    let tape = Tape::new();
+    let embeds = model.embed(&tape, &forest.sources, prompt);
+    let step = Step { positions: &forest.positions, mask: &forest.mask, outputs: None, cache: None };
+    model.logits(model.hidden(&tape, &embeds, step).tensor())
+}
+
+/// Rows `rows` of a matrix, in order.
+pub fn take_rows(matrix: &Tensor, rows: &[u32]) -> Vec<f32> {
+    rows.iter()
+        .flat_map(|&r| matrix.f32s()[r as usize * matrix.width()..][..matrix.width()].to_vec())
+        .collect()
+}
+
+/// Loss, log-probabilities by row, and gradient of the prompt (`[n, d_model]`).
+pub fn loss_and_gradient(
+    model: &LanguageModel,
+    rows: &[Row],
+    prompt: &[f32],
+) -> (f32, Vec<Vec<f32>>, Vec<f32>) {
+    let tape = Tape::new();
+    let d_model = model.config().d_model;
+    let prompt = tape.leaf(&[prompt.len() / d_model, d_model], prompt.to_vec());
+    let batch = PackedBatch::from_rows(rows);
+    let scored = model.score(&tape, &batch, Some(&prompt));
+    let of_row = |row: &Vec<u32>| row.iter().map(|&t| scored.log_probs[t as usize]).collect();
+    let log_probs = batch.row_targets.iter().map(of_row).collect();
+    let gradient = tape.backward(&scored.loss).take(&prompt);
+    (scored.loss.tensor().f32s()[0], log_probs, gradient.f32s().to_vec())
+}
+
+/// Copies a fixture's folder, without what was recorded.
+pub fn copy(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(folder(name)).unwrap().map(|f| f.unwrap().path()) {
+        let name = file.file_name().unwrap().to_str().unwrap().to_string();
+        if file.is_file() && !name.starts_with("expected") {
+            std::fs::copy(&file, copy.path().join(name)).unwrap();
+        }
+    }
+    copy
+}
+
+/// Opens a folder that must be refused, and says why.
+pub fn refusal(folder: &Path) -> String {
+    let why = LanguageModel::open(folder).expect_err("the folder must be refused").to_string();
+    assert!(!why.contains('\n'), "one line: {why}");
+    why
+}
+
+/// Largest absolute number.
+pub fn largest(x: &[f32]) -> f64 {
+    x.iter().fold(0.0, |m, x| m.max(f64::from(x.abs())))
+}
+
+/// Shares an id list.
+pub fn shared<T: Clone>(items: &[T]) -> Arc<[T]> {
+    items.into()
+}
+
+pub mod synthetic;

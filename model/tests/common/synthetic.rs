@@ -1,0 +1,100 @@
+//! Random checkpoints of any size, written by the test that wants one.
+
+use std::path::Path;
+
+use kernels::testing::Rng;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::{Value, json};
+
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub d_model: usize,
+    pub n_layers: usize,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub d_ff: usize,
+    pub vocab_size: usize,
+}
+
+pub struct Synthetic {
+    pub config: Value,
+    pub tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+}
+
+impl Synthetic {
+    pub fn gpt2(s: Shape, seed: u64) -> Synthetic {
+        let (d, v) = (s.d_model, s.vocab_size);
+        let config = json!({
+            "model_type": "gpt2", "n_embd": d, "n_head": s.n_heads, "n_layer": s.n_layers, "n_inner": s.d_ff,
+            "n_positions": 256, "vocab_size": v,
+        });
+        let mut names = vec![("wte.weight".into(), vec![v, d]), ("wpe.weight".into(), vec![256, d])];
+        for i in 0..s.n_layers {
+            let mut add = |name: &str, shape: &[usize]| {
+                names.push((format!("h.{i}.{name}.weight"), shape.to_vec()));
+                names.push((format!("h.{i}.{name}.bias"), shape[shape.len() - 1..].to_vec()));
+            };
+            add("ln_1", &[d]);
+            add("attn.c_attn", &[d, 3 * d]);
+            add("attn.c_proj", &[d, d]);
+            add("ln_2", &[d]);
+            add("mlp.c_fc", &[d, s.d_ff]);
+            add("mlp.c_proj", &[s.d_ff, d]);
+        }
+        names.extend([("ln_f.weight".into(), vec![d]), ("ln_f.bias".into(), vec![d])]);
+        Synthetic::fill(config, names, seed)
+    }
+
+    pub fn llama(s: Shape, seed: u64) -> Synthetic {
+        let (d, v, head_dim) = (s.d_model, s.vocab_size, s.d_model / s.n_heads);
+        let config = json!({
+            "model_type": "llama", "hidden_size": d, "num_attention_heads": s.n_heads,
+            "num_key_value_heads": s.n_kv_heads, "num_hidden_layers": s.n_layers, "intermediate_size": s.d_ff,
+            "max_position_embeddings": 256, "vocab_size": v, "rope_theta": 100.0,
+        });
+        let mut names =
+            vec![("model.embed_tokens.weight".into(), vec![v, d]), ("model.norm.weight".into(), vec![d])];
+        for i in 0..s.n_layers {
+            let mut add = |name: &str, shape: &[usize]| {
+                names.push((format!("model.layers.{i}.{name}.weight"), shape.to_vec()));
+            };
+            add("input_layernorm", &[d]);
+            add("self_attn.q_proj", &[d, d]);
+            add("self_attn.k_proj", &[s.n_kv_heads * head_dim, d]);
+            add("self_attn.v_proj", &[s.n_kv_heads * head_dim, d]);
+            add("self_attn.o_proj", &[d, d]);
+            add("post_attention_layernorm", &[d]);
+            add("mlp.gate_proj", &[s.d_ff, d]);
+            add("mlp.up_proj", &[s.d_ff, d]);
+            add("mlp.down_proj", &[d, s.d_ff]);
+        }
+        Synthetic::fill(config, names, seed)
+    }
+
+    fn fill(config: Value, names: Vec<(String, Vec<usize>)>, seed: u64) -> Synthetic {
+        let mut rng = Rng(seed);
+        let tensors = names.into_iter().map(|(name, shape)| {
+            let norm = shape.len() == 1 && name.ends_with("weight");
+            let scale = if shape.len() == 2 { (shape[0] as f32).sqrt().recip() } else { 0.2 };
+            let shift = if norm { 1.0 } else { 0.0 };
+            let data = rng.normals(shape.iter().product()).into_iter().map(|x| shift + scale * x).collect();
+            (name, shape, data)
+        });
+        Synthetic { config, tensors: tensors.collect() }
+    }
+
+    pub fn write(&self, folder: &Path) {
+        std::fs::write(folder.join("config.json"), self.config.to_string()).unwrap();
+        let views = self.tensors.iter().map(|(name, shape, data)| {
+            (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(data)).unwrap())
+        });
+        safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
+    }
+
+    /// The numbers of a tensor in f64.
+    pub fn wide(&self, name: &str) -> Vec<f64> {
+        let (.., data) = self.tensors.iter().find(|(n, ..)| n == name).unwrap_or_else(|| panic!("no {name}"));
+        data.iter().map(|&x| f64::from(x)).collect()
+    }
+}

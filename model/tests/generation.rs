@@ -1,0 +1,199 @@
+//! Generation of several unequal sequences at once: with and without the cache, alone and together, and how it ends.
+
+mod common;
+
+use common::{FIXTURES, Fixture, folder, sources};
+use kernels::testing::Rng;
+use prompt_tuning_model::generate::Options;
+use prompt_tuning_model::{
+    FinishReason, Generated, Hooks, LanguageModel, Sampling, Source, Tokenizer, generate,
+};
+
+fn run(f: &Fixture, rows: &[Vec<Source>], options: &Options) -> Vec<Generated> {
+    generate(&f.model, rows, Some(&f.constant_prompt()), options, Hooks::default()).unwrap()
+}
+
+fn refused(f: &Fixture, rows: &[Vec<Source>], options: &Options) -> String {
+    let refused = generate(&f.model, rows, Some(&f.constant_prompt()), options, Hooks::default());
+    refused.expect_err("must be refused").to_string()
+}
+
+/// Rows with common beginnings, repeated, one a beginning of another, soft tokens in front, inside, or none.
+fn rows(f: &Fixture, seed: u64) -> Vec<Vec<Source>> {
+    let mut rng = Rng(seed);
+    let mut text =
+        |n: usize| (0..n).map(|_| rng.below(f.model.config().vocab_size) as u32).collect::<Vec<_>>();
+    let n = f.n_virtual();
+    let (a, b, c) = (text(4), text(9), text(1));
+    let mut inside = sources(0, &text(3));
+    inside.extend([Source::Soft(2), Source::Soft(0)]);
+    vec![
+        sources(n, &a),
+        sources(0, &b),
+        sources(n, &[a.as_slice(), &text(5)].concat()),
+        sources(n, &a),
+        inside,
+        sources(n, &[a.as_slice(), &text(2)].concat()),
+        sources(0, &c),
+        sources(n, &[]),
+    ]
+}
+
+fn sampled(seed: u64) -> Sampling {
+    Sampling { temperature: 0.9, top_k: Some(40), top_p: Some(0.95), seed }
+}
+
+#[test]
+fn cached_equals_uncached() {
+    for f in FIXTURES.map(Fixture::open) {
+        for (seed, sampling) in [(1, Sampling::GREEDY), (2, sampled(1)), (3, sampled(2))] {
+            let rows = rows(&f, seed);
+            let options =
+                |use_cache| Options { max_new_tokens: 9, sampling, use_cache, ..Options::default() };
+            assert_eq!(run(&f, &rows, &options(true)), run(&f, &rows, &options(false)), "{} {seed}", f.name);
+        }
+    }
+}
+
+#[test]
+fn a_sequence_does_not_depend_on_the_others() {
+    for name in ["gpt2-tied-f32", "llama3-rope"] {
+        let f = Fixture::open(name);
+        let rows = rows(&f, 4);
+        let options = Options { max_new_tokens: 8, sampling: sampled(3), ..Options::default() };
+        let all = run(&f, &rows, &options);
+        assert_eq!(run(&f, &rows[..1], &options), all[..1]);
+        let mut changed = rows.clone();
+        changed[0] = rows[1].clone();
+        changed.truncate(5);
+        assert_eq!(run(&f, &changed, &options)[1..], all[1..5]);
+        // rows 0 and 3 are the same text with random numbers of their own
+        assert_ne!(all[0].tokens, all[3].tokens);
+        let other_seed = Options { sampling: sampled(4), ..options };
+        assert_ne!(run(&f, &rows, &other_seed), all);
+    }
+}
+
+/// Sequences that end early leave the batch; the others go on as if nothing had happened.
+#[test]
+fn sequences_end_at_different_times() {
+    for f in FIXTURES.map(Fixture::open) {
+        let rows = rows(&f, 5);
+        let options = Options { max_new_tokens: 12, ..Options::default() };
+        let free = run(&f, &rows, &options);
+        let eos = vec![free[0].tokens[2], free[1].tokens[5], free[4].tokens[0]];
+        for use_cache in [true, false] {
+            let ended = run(&f, &rows, &Options { eos: eos.clone(), use_cache, ..options.clone() });
+            for (free, ended) in free.iter().zip(&ended) {
+                let at = free.tokens.iter().position(|t| eos.contains(t));
+                assert_eq!(ended.tokens, free.tokens[..at.unwrap_or(12)], "{}", f.name);
+                let reason = if at.is_some() { FinishReason::Eos } else { FinishReason::MaxNewTokens };
+                assert_eq!(ended.reason, reason);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_context_window_ends_a_sequence() {
+    let f = Fixture::open("gpt2-square");
+    let n = f.model.config().n_positions;
+    let row = |len: usize| sources(0, &vec![7; len]);
+    let rows = [row(n - 3), row(n), row(4)];
+    for use_cache in [true, false] {
+        let all = run(&f, &rows, &Options { max_new_tokens: 6, use_cache, ..Options::default() });
+        let ends: Vec<_> = all.iter().map(|g| (g.tokens.len(), g.reason)).collect();
+        assert_eq!(
+            ends,
+            [(3, FinishReason::Length), (0, FinishReason::Length), (6, FinishReason::MaxNewTokens)]
+        );
+    }
+    let none = run(&f, &rows, &Options { max_new_tokens: 0, ..Options::default() });
+    assert!(none.iter().all(|g| g.tokens.is_empty() && g.reason == FinishReason::MaxNewTokens));
+    assert!(run(&f, &[], &Options::default()).is_empty());
+}
+
+#[test]
+fn tokens_are_reported_as_they_come() {
+    let f = Fixture::open("llama-gqa-tied-bf16");
+    let rows = rows(&f, 6);
+    let mut heard = vec![Vec::new(); rows.len()];
+    let mut hear = |i: usize, id: u32| heard[i].push(id);
+    let free = run(&f, &rows, &Options { max_new_tokens: 7, ..Options::default() });
+    let options = Options { max_new_tokens: 7, eos: vec![free[1].tokens[3]], ..Options::default() };
+    let hooks = Hooks { tokenizer: None, on_token: Some(&mut hear) };
+    let all = generate(&f.model, &rows, Some(&f.constant_prompt()), &options, hooks).unwrap();
+    assert_eq!(heard, all.iter().map(|g| g.tokens.clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn stop_strings_cut_the_text() {
+    let f = Fixture::open("gpt2-text");
+    let tokenizer = Tokenizer::open(&folder("gpt2-text")).unwrap();
+    let hooks = || Hooks { tokenizer: Some(&tokenizer), on_token: None };
+    let rows = rows(&f, 7);
+    let options = Options { max_new_tokens: 16, sampling: sampled(9), ..Options::default() };
+    let free = generate(&f.model, &rows, Some(&f.constant_prompt()), &options, hooks()).unwrap();
+    let whole = free[0].text.clone().unwrap();
+    assert_eq!(whole, tokenizer.decode(&free[0].tokens, true).unwrap());
+    // a piece from the middle of the text, whatever the tokens are
+    let (from, to) = (whole.chars().count() / 3, whole.chars().count() / 3 + 3);
+    let stop: String = whole.chars().skip(from).take(to - from).collect();
+    let options = Options { stop: vec!["never in there".into(), stop.clone()], ..options };
+    let stopped = generate(&f.model, &rows, Some(&f.constant_prompt()), &options, hooks()).unwrap();
+    for (free, stopped) in free.iter().zip(&stopped) {
+        let text = free.text.as_ref().unwrap();
+        let expected = text.find(&stop).map_or(text.as_str(), |at| &text[..at]);
+        assert_eq!(stopped.text.as_deref(), Some(expected));
+        assert_eq!(stopped.reason == FinishReason::Stop, text.contains(&stop));
+        assert_eq!(stopped.tokens, free.tokens[..stopped.tokens.len()]);
+    }
+    assert_eq!(stopped[0].reason, FinishReason::Stop);
+    assert!(stopped[0].tokens.len() < free[0].tokens.len());
+}
+
+#[test]
+fn what_cannot_be_generated_is_refused() {
+    let f = Fixture::open("gpt2-tied-f32");
+    let options = Options::default();
+    let cases = [
+        (vec![sources(0, &[131])], "token id 131 is not in the vocabulary of 131"),
+        (vec![sources(6, &[1])], "soft token 5 is asked for, but the prompt has 5 tokens"),
+        (vec![sources(5, &[1]), Vec::new()], "a row has no tokens"),
+        (
+            vec![sources(5, &[1; 60])],
+            "a row has 65 tokens (5 of the prompt and 60 of text), but the model's context window is 64",
+        ),
+    ];
+    for (rows, expected) in cases {
+        let why = refused(&f, &rows, &options);
+        assert!(why.starts_with(expected), "{why}");
+    }
+    let row = [sources(0, &[1])];
+    let stop = Options { stop: vec!["x".into()], ..Options::default() };
+    assert!(refused(&f, &row, &stop).contains("stop strings need a tokenizer"));
+    let hot = Options {
+        sampling: Sampling { temperature: f32::INFINITY, ..Sampling::GREEDY },
+        ..Options::default()
+    };
+    assert!(refused(&f, &row, &hot).contains("temperature is inf"));
+}
+
+#[test]
+fn nan_in_the_weights_is_explained() {
+    let copy = common::copy("gpt2-tied-f32");
+    let path = copy.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header: usize = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let names: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let name = "transformer.h.1.mlp.c_fc.weight";
+    let at = header + names[name]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let model = LanguageModel::open(copy.path()).unwrap();
+    assert!(model.explain_non_finite().unwrap().contains(name));
+    let refused = generate(&model, &[sources(0, &[1, 2])], None, &Options::default(), Hooks::default());
+    let why = refused.expect_err("NaN must be refused").to_string();
+    assert!(why.contains("not finite") && why.contains(name), "{why}");
+    assert_eq!(Fixture::open("gpt2-tied-f32").model.explain_non_finite(), None);
+}

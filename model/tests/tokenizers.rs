@@ -1,0 +1,77 @@
+//! The tokenizer of a model folder.
+
+mod common;
+
+use common::{copy, folder, ids};
+use prompt_tuning_model::Tokenizer;
+use serde_json::{Value, json};
+
+fn expected() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(folder("gpt2-text").join("expected.json")).unwrap())
+        .unwrap()
+}
+
+fn check_texts(tokenizer: &Tokenizer) {
+    let expected = expected();
+    let texts = expected["texts"].as_array().unwrap();
+    assert!(texts.len() > 2);
+    for item in texts {
+        let text = item["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text, false).unwrap(), ids(&item["ids"]), "{text}");
+        assert_eq!(tokenizer.decode(&ids(&item["ids"]), false).unwrap(), text);
+    }
+}
+
+#[test]
+fn encodes_and_decodes_as_recorded() {
+    let tokenizer = Tokenizer::open(&folder("gpt2-text")).unwrap();
+    check_texts(&tokenizer);
+    assert_eq!(tokenizer.vocab_size(), 384);
+    assert_eq!(tokenizer.eos(), Some(0));
+    let [positive] = tokenizer.encode(" positive", false).unwrap()[..] else {
+        panic!("` positive` is one token")
+    };
+    assert_eq!(tokenizer.token(positive).as_deref(), Some("Ġpositive"));
+    assert_eq!(tokenizer.token(384), None);
+    assert_eq!(tokenizer.decode(&[positive, 0], true).unwrap(), " positive");
+    assert_eq!(tokenizer.decode(&[positive, 0], false).unwrap(), " positive<|endoftext|>");
+}
+
+#[test]
+fn truncation_and_padding_of_the_file_are_switched_off() {
+    let copy = copy("gpt2-text");
+    let path = copy.path().join("tokenizer.json");
+    let mut file: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    file["truncation"] =
+        json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+    file["padding"] = json!({
+        "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "<|endoftext|>",
+    });
+    std::fs::write(&path, file.to_string()).unwrap();
+    check_texts(&Tokenizer::open(copy.path()).unwrap());
+}
+
+#[test]
+fn the_end_token_may_be_an_object_or_unknown() {
+    let copy = copy("gpt2-text");
+    let path = copy.path().join("tokenizer_config.json");
+    std::fs::write(&path, json!({"eos_token": {"content": "<|im_end|>", "lstrip": false}}).to_string())
+        .unwrap();
+    assert_eq!(Tokenizer::open(copy.path()).unwrap().eos(), Some(2));
+    std::fs::write(&path, "{}").unwrap();
+    assert_eq!(Tokenizer::open(copy.path()).unwrap().eos(), None);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let empty = tempfile::tempdir().unwrap();
+    let why = || Tokenizer::open(empty.path()).expect_err("must be refused").to_string();
+    assert!(why().contains("there is no tokenizer.json; give token ids"), "{}", why());
+    std::fs::write(empty.path().join("tokenizer.model"), "x").unwrap();
+    assert!(why().contains("only the SentencePiece file tokenizer.model"), "{}", why());
+    std::fs::write(empty.path().join("vocab.json"), "{}").unwrap();
+    assert!(why().contains("only vocab.json and merges.txt"), "{}", why());
+    std::fs::write(empty.path().join("tokenizer.json"), "{\"version\": 1").unwrap();
+    assert!(why().contains("tokenizer.json`: "), "{}", why());
+}

@@ -1,0 +1,163 @@
+//! `generate`: continue a text, with or without a soft prompt in front.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use model::generate::{Hooks, Options, generate};
+use model::{Generated, Sampling, Source};
+use serde_json::json;
+
+use super::Common;
+use super::session::Session;
+use crate::error::{Error, Result};
+use crate::evaluate;
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    prompt-tuning generate --model models/SmolLM2-135M-Instruct --text \"The capital of France is\" --max-new-tokens 20")]
+pub(super) struct GenerateArgs {
+    /// Model: folder or hub id
+    #[arg(long, value_name = "M")]
+    model: String,
+    /// Trained prompt: adapter folder
+    #[arg(long, value_name = "DIR")]
+    prompt: Option<PathBuf>,
+    /// Use the prompt even if it was trained on another model
+    #[arg(long)]
+    force: bool,
+    /// Text to continue; may be given several times
+    #[arg(long, value_name = "TEXT", required_unless_present = "ids", conflicts_with = "ids")]
+    text: Vec<String>,
+    /// Token ids to continue, used as they are: 1,2,3; may be given several times
+    #[arg(long, value_name = "IDS")]
+    ids: Vec<String>,
+    /// Most new tokens
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_new_tokens: usize,
+    /// Divides the logits; 0 always takes the likeliest token
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    temperature: f32,
+    /// Choose among the K likeliest tokens
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Choose among the likeliest tokens that reach this probability together
+    #[arg(long, value_name = "X")]
+    top_p: Option<f32>,
+    /// Seed of the choice
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Stop before this string; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Do not stop at the model's end-of-text tokens
+    #[arg(long)]
+    ignore_eos: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
+    args.common.apply()?;
+    let session = Session::open(&args.model)?;
+    let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
+    let soft = (0..prompt.as_ref().map_or(0, |p| p.n_tokens as u32)).map(Source::Soft);
+    let texts = token_ids(args, &session)?;
+    let rows: Vec<Vec<Source>> = texts
+        .iter()
+        .map(|ids| soft.clone().chain(ids.iter().map(|&id| Source::Text(id))).collect())
+        .collect();
+    if let Some(i) = rows.iter().position(Vec::is_empty) {
+        return Err(Error::Input(format!("text {} is empty: there is nothing to continue", i + 1)));
+    }
+    let options = Options {
+        max_new_tokens: args.max_new_tokens,
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            seed: args.seed,
+        },
+        eos: if args.ignore_eos { Vec::new() } else { session.model.config().eos_token_ids.clone() },
+        stop: args.stop.clone(),
+        use_cache: true,
+    };
+    let tokenizer = session.tokenizer().ok();
+    let mut shown = Stream { session: &session, on: streams(args), ids: Vec::new(), printed: 0 };
+    if shown.on {
+        shown.print(&args.text[0]);
+    }
+    let mut on_token = |_: usize, id: u32| shown.token(id);
+    let hooks = Hooks { tokenizer, on_token: Some(&mut on_token) };
+    let prompt = prompt.as_ref().map(evaluate::constant);
+    let generated = generate(&session.model, &rows, prompt.as_ref(), &options, hooks)?;
+    for (i, g) in generated.iter().enumerate() {
+        print(args, i, &texts[i], g, shown.on)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One text on a terminal is shown as it comes; stop strings are only known afterwards.
+fn streams(args: &GenerateArgs) -> bool {
+    !args.common.json && args.text.len() == 1 && args.stop.is_empty() && std::io::stdout().is_terminal()
+}
+
+/// Text shown as its tokens come.
+struct Stream<'a> {
+    session: &'a Session,
+    on: bool,
+    ids: Vec<u32>,
+    printed: usize,
+}
+
+impl Stream<'_> {
+    fn token(&mut self, id: u32) {
+        self.ids.push(id);
+        let text = self.session.tokenizer().ok().and_then(|t| t.decode(&self.ids, true).ok());
+        // a character may need several tokens: wait until it is whole
+        if let Some(text) = text.filter(|text| self.on && !text.ends_with('\u{fffd}')) {
+            self.print(text.get(self.printed..).unwrap_or(""));
+            self.printed = text.len();
+        }
+    }
+
+    fn print(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        // a closed terminal is noticed by the final print
+        write!(out, "{text}").and_then(|()| out.flush()).ok();
+    }
+}
+
+fn token_ids(args: &GenerateArgs, session: &Session) -> Result<Vec<Vec<u32>>> {
+    if args.ids.is_empty() {
+        let tokenizer = session.tokenizer()?;
+        return args.text.iter().map(|text| Ok(tokenizer.encode(text, true)?)).collect();
+    }
+    let id = |text: &str| {
+        text.trim()
+            .parse::<u32>()
+            .map_err(|_| Error::Input(format!("--ids: `{text}` is not a token id; write 1,2,3")))
+    };
+    args.ids.iter().map(|list| list.split(',').map(id).collect()).collect()
+}
+
+fn print(args: &GenerateArgs, i: usize, ids: &[u32], generated: &Generated, streamed: bool) -> Result<()> {
+    let reason = format!("{:?}", generated.reason).to_lowercase();
+    if args.common.json {
+        return super::print_json(&json!({
+            "prompt": args.text.get(i),
+            "prompt_ids": ids,
+            "text": generated.text,
+            "token_ids": generated.tokens,
+            "finish_reason": reason,
+        }));
+    }
+    let text = match (&generated.text, args.text.get(i)) {
+        _ if streamed => String::new(),
+        (Some(new), Some(text)) => format!("{text}{new}"),
+        _ => generated.tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+    };
+    super::print_line(&text)
+}

@@ -1,0 +1,150 @@
+//! The command line: arguments, and what every command shares. Each command is one file.
+
+mod eval;
+mod fetch;
+mod generate;
+mod inspect;
+mod predict;
+mod progress;
+mod score;
+mod session;
+mod train;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::{Error, Result};
+
+/// Adapt a frozen language model by what is put in front of it.
+#[derive(Debug, Parser)]
+#[command(name = "prompt-tuning", version, about, max_term_width = 110, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a soft prompt on a frozen model
+    Train(Box<train::TrainArgs>),
+    /// Measure a hard or soft prompt on labelled data
+    Eval(eval::EvalArgs),
+    /// Predict the labels of texts
+    Predict(predict::PredictArgs),
+    /// Continue texts
+    Generate(generate::GenerateArgs),
+    /// Log-probabilities of given completions
+    Score(score::ScoreArgs),
+    /// Show the vocabulary tokens nearest to each soft token
+    Inspect(inspect::InspectArgs),
+    /// Fetch a model from the hub into the cache
+    Fetch(fetch::FetchArgs),
+}
+
+/// Where and how to compute, and how to print.
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    json: bool,
+    /// Threads to use [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Arithmetic of the matrix products
+    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "P")]
+    precision: Precision,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Cpu, value_name = "D")]
+    device: Device,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Device {
+    Cpu,
+    Cuda,
+}
+
+impl Common {
+    /// Checks what this build can do, and starts the threads.
+    fn apply(&self) -> Result<()> {
+        if self.device == Device::Cuda {
+            return Err(Error::Input("--device cuda: this version computes on the CPU only".to_string()));
+        }
+        if self.precision == Precision::Bf16 {
+            return Err(Error::Input("--precision bf16: this version computes in f32 only".to_string()));
+        }
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0).into());
+        threads.build_global().map_err(|e| Error::Failure(format!("--threads: {e}")))
+    }
+}
+
+/// Set by the first Ctrl-C; the second ends the process at once.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Exit code of a run that Ctrl-C ended, as shells have it.
+const EXIT_INTERRUPTED: u8 = 130;
+
+fn on_interrupt() {
+    if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        std::process::exit(EXIT_INTERRUPTED.into());
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(e) = ctrlc::set_handler(on_interrupt) {
+        eprintln!("warning: Ctrl-C will end the process at once: {e}");
+    }
+    let done = match cli.command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Fetch(args) => fetch::run(&args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// Prints `value` as one line of JSON. A closed pipe is the reader's choice, not an error.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|e| Error::Failure(format!("cannot write JSON: {e}")))?;
+    print_line(&text)
+}
+
+/// Prints one line on stdout.
+fn print_line(text: &str) -> Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::Failure(format!("cannot write to stdout: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,93 @@
+//! `predict`: the labels of texts.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::Common;
+use super::progress::Progress;
+use super::session::{Session, check_finite, check_prompt_length, questions, task_for_prompt};
+use crate::data::{self, Labels};
+use crate::error::Result;
+use crate::evaluate::{self, Answer};
+use crate::task::Task;
+
+/// Arguments of `predict`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    prompt-tuning predict --model models/SmolLM2-135M-Instruct --task data/reviews/task.toml --prompt runs/reviews \"A lovely film.\"")]
+pub(super) struct PredictArgs {
+    /// Model: folder or hub id
+    #[arg(long, value_name = "M")]
+    model: String,
+    /// Task file: template and verbalizer
+    #[arg(long, value_name = "T.toml")]
+    task: PathBuf,
+    /// Trained prompt: adapter folder
+    #[arg(long, value_name = "DIR")]
+    prompt: Option<PathBuf>,
+    /// Use the prompt even if it was trained on another model
+    #[arg(long)]
+    force: bool,
+    /// Texts in a file: .jsonl, .csv or .tsv; labels are not needed
+    #[arg(long, value_name = "F", conflicts_with = "texts", required_unless_present = "texts")]
+    data: Option<PathBuf>,
+    /// Texts (for a template with one field)
+    #[arg(value_name = "TEXT")]
+    texts: Vec<String>,
+    /// Examples computed at one time
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    batch: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+pub(super) fn run(args: &PredictArgs) -> Result<ExitCode> {
+    args.common.apply()?;
+    let task = Task::read(&args.task)?;
+    let session = Session::open(&args.model)?;
+    let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
+    let task = task_for_prompt(task, prompt.as_ref().map(|p| p.n_tokens))?;
+    let encoder = session.task_encoder(&task)?;
+    check_prompt_length(&encoder, prompt.as_ref())?;
+    let examples = match &args.data {
+        Some(path) => data::read_examples(path, &task, Labels::Optional)?,
+        None => data::examples_of_texts(&args.texts, &task)?,
+    };
+    let questions = questions(&encoder, &examples)?;
+    let mut progress =
+        Progress::new("predict", questions.len() as u64, args.common.json || args.data.is_none());
+    let answers = evaluate::answer(&session.model, prompt.as_ref(), &questions, args.batch, |done| {
+        progress.at(done as u64, "");
+    });
+    progress.finish();
+    check_finite(&session, &answers)?;
+    for (example, answer) in examples.rows.iter().zip(&answers) {
+        let text = example.fields.values().cloned().collect::<Vec<_>>().join(" | ");
+        print(args.common.json, &task, &text, answer)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(json: bool, task: &Task, text: &str, answer: &Answer) -> Result<()> {
+    let best = answer.best();
+    let probabilities = answer.probabilities();
+    if json {
+        let by_label = task.labels.iter().zip(&probabilities);
+        let by_label: Map<String, Value> = by_label.map(|(l, &p)| (l.name.clone(), p.into())).collect();
+        return super::print_json(&json!({
+            "text": text,
+            "label": task.labels[best].name,
+            "probability": probabilities[best],
+            "probabilities": by_label,
+        }));
+    }
+    super::print_line(&format!(
+        "{}\t{:.3}\t{}",
+        task.labels[best].name,
+        probabilities[best],
+        text.replace(['\n', '\t'], " ")
+    ))
+}

@@ -1,0 +1,75 @@
+//! `score`: log-probabilities of given completions.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use autograd::ops::Source;
+use clap::Args;
+use serde_json::json;
+
+use super::Common;
+use super::session::Session;
+use crate::error::{Error, Result};
+use crate::evaluate;
+
+/// Arguments of `score`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Rows are {\"prompt\", \"completion\"} or {\"prompt_ids\", \"completion_ids\"}.\n\nExample:\n  \
+    prompt-tuning score --model models/SmolLM2-135M-Instruct --data rows.jsonl --json"
+)]
+pub(super) struct ScoreArgs {
+    /// Model: folder or hub id
+    #[arg(long, value_name = "M")]
+    model: String,
+    /// Trained prompt: adapter folder, put in front of every row
+    #[arg(long, value_name = "DIR")]
+    prompt: Option<PathBuf>,
+    /// Use the prompt even if it was trained on another model
+    #[arg(long)]
+    force: bool,
+    /// Prompts and completions
+    #[arg(long, value_name = "F")]
+    data: PathBuf,
+    /// Rows computed at one time
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    batch: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode> {
+    args.common.apply()?;
+    let session = Session::open(&args.model)?;
+    let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
+    let rows = session.pair_rows(&args.data, prompt.as_ref().map_or(0, |p| p.n_tokens))?;
+    if let Some(i) = rows.iter().position(|row| row.scored.start == 0) {
+        return Err(Error::Input(format!(
+            "`{}`, row {}: the prompt is empty, so nothing predicts the first token of the completion; give it a prompt",
+            args.data.display(),
+            i + 1
+        )));
+    }
+    for part in rows.chunks(args.batch.max(1)) {
+        let scored = evaluate::token_log_probs(&session.model, prompt.as_ref(), part);
+        for (row, token_log_probs) in part.iter().zip(scored) {
+            let log_prob: f64 = token_log_probs.iter().map(|&lp| f64::from(lp)).sum();
+            if log_prob.is_nan() {
+                let why = session.model.explain_non_finite();
+                return Err(Error::Failure(
+                    why.unwrap_or_else(|| "the model's output is not a number".into()),
+                ));
+            }
+            let id = |s: &Source| if let Source::Text(id) = s { Some(*id) } else { None };
+            let token_ids: Vec<u32> = row.tokens[row.scored.clone()].iter().filter_map(id).collect();
+            if args.common.json {
+                super::print_json(
+                    &json!({ "log_prob": log_prob, "token_log_probs": token_log_probs, "token_ids": token_ids }),
+                )?;
+            } else {
+                super::print_line(&format!("{log_prob:.4}\t{} tokens", token_ids.len()))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

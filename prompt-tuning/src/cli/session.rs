@@ -1,0 +1,126 @@
+//! What every command that computes begins with: the model, its tokenizer, the task, the prompt.
+
+use std::path::{Path, PathBuf};
+
+use model::{LanguageModel, Tokenizer};
+
+use crate::adapter::{Adapter, ModelIdentity};
+use crate::data::{self, Dataset, Example};
+use crate::encode::{Encode, Limits, PairEncoder, TaskEncoder};
+use crate::error::{Error, Result};
+use crate::evaluate::{Candidate, Question};
+use crate::hub;
+use crate::soft_prompt::SoftPrompt;
+use crate::task::Task;
+use model::forest::Row;
+
+/// An opened model.
+pub(super) struct Session {
+    /// As given on the command line.
+    pub name: String,
+    pub folder: PathBuf,
+    pub model: LanguageModel,
+    /// Why there is none is told when one is needed: raw token ids do without.
+    tokenizer: std::result::Result<Tokenizer, model::Error>,
+}
+
+impl Session {
+    /// Opens the model `name`: a folder or a hub id.
+    pub(super) fn open(name: &str) -> Result<Session> {
+        let folder = hub::model_folder(name)?;
+        let model = LanguageModel::open(&folder)?;
+        Ok(Session { name: name.to_string(), tokenizer: Tokenizer::open(&folder), folder, model })
+    }
+
+    /// The tokenizer.
+    pub(super) fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().map_err(|e| Error::Input(format!("text needs a tokenizer: {e}")))
+    }
+
+    /// The tokenizer as the encoders take it, if there is one.
+    pub(super) fn encode(&self) -> Option<&dyn Encode> {
+        self.tokenizer.as_ref().ok().map(|t| t as &dyn Encode)
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        let config = self.model.config();
+        Limits { n_positions: config.n_positions, vocab_size: config.vocab_size }
+    }
+
+    /// The prompt in `folder`, which must have been made for this model unless `force`.
+    pub(super) fn prompt(&self, folder: Option<&Path>, force: bool) -> Result<Option<SoftPrompt>> {
+        let Some(folder) = folder else { return Ok(None) };
+        let adapter = Adapter::read(folder)?;
+        let fingerprint = self.model.fingerprint();
+        let identity = ModelIdentity {
+            name: &self.name,
+            fingerprint: &fingerprint,
+            d_model: self.model.config().d_model,
+        };
+        adapter.check(folder, identity, force)?;
+        Ok(Some(adapter.prompt))
+    }
+
+    /// The encoder of a task.
+    pub(super) fn task_encoder<'a>(&'a self, task: &'a Task) -> Result<TaskEncoder<'a>> {
+        TaskEncoder::new(task, self.tokenizer()?, self.limits())
+    }
+
+    /// Rows of a file without a task: `n_soft` soft tokens, prompt, completion.
+    pub(super) fn pair_rows(&self, path: &Path, n_soft: usize) -> Result<Vec<Row>> {
+        let pairs = data::read_pairs(path)?;
+        PairEncoder { tokenizer: self.encode(), n_soft, limits: self.limits() }.rows(&pairs)
+    }
+}
+
+/// The task with as many soft tokens as `prompt` has: those of its template, or, where it has none, in front.
+pub(super) fn task_for_prompt(mut task: Task, n_soft: Option<usize>) -> Result<Task> {
+    let in_template = task.template.soft().count() > 0;
+    match n_soft {
+        Some(n) if !in_template => {
+            task.template = task.template.with_soft_prefix(n).map_err(|e| Error::Input(e.to_string()))?;
+        }
+        None if in_template => {
+            return Err(Error::Input(format!(
+                "the template of task `{}` has soft tokens; give the trained ones with --prompt DIR, or use a template without",
+                task.name
+            )));
+        }
+        _ => {}
+    }
+    Ok(task)
+}
+
+/// That the prompt has as many virtual tokens as the template asks for.
+pub(super) fn check_prompt_length(encoder: &TaskEncoder, prompt: Option<&SoftPrompt>) -> Result<()> {
+    match prompt {
+        Some(prompt) if prompt.n_tokens != encoder.n_soft() => Err(Error::Input(format!(
+            "the prompt has {} virtual tokens, but the template has {} soft tokens",
+            prompt.n_tokens,
+            encoder.n_soft()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The questions of a labelled or unlabelled data set.
+pub(super) fn questions(encoder: &TaskEncoder, examples: &Dataset<Example>) -> Result<Vec<Question>> {
+    let rows = encoder.scoring_rows(examples)?;
+    let question = |(example, rows): (&Example, Vec<Row>)| {
+        let candidates = encoder.candidates().iter().zip(rows);
+        Question {
+            gold: example.label,
+            candidates: candidates.map(|(c, row)| Candidate { label: c.label, row }).collect(),
+        }
+    };
+    Ok(examples.rows.iter().zip(rows).map(question).collect())
+}
+
+/// That the answers are numbers: a damaged checkpoint must not pass for a bad one.
+pub(super) fn check_finite(session: &Session, answers: &[crate::evaluate::Answer]) -> Result<()> {
+    if answers.iter().flat_map(|a| &a.log_probs).all(|lp| !lp.is_nan()) {
+        return Ok(());
+    }
+    let why = session.model.explain_non_finite();
+    Err(Error::Failure(why.unwrap_or_else(|| "the model's output is not a number".into())))
+}

@@ -1,0 +1,227 @@
+//! `train`: a soft prompt on a frozen model.
+
+mod inputs;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use self::inputs::Inputs;
+use self::watch::Watch;
+use super::{Common, INTERRUPTED};
+use crate::error::{Error, Result};
+use crate::train::run_folder::{Existing, RunFolder};
+use crate::train::schedule::Decay;
+use crate::train::{Ending, Settings, Trainer, memory, optimizer};
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    prompt-tuning train --model models/SmolLM2-135M-Instruct --task data/reviews/task.toml \\\n    \
+    --train data/reviews/train.jsonl --dev data/reviews/dev.jsonl --out runs/reviews \\\n    \
+    --init text:\"Is this review positive or negative?\" --steps 60 --batch 16 --lr 0.003 --schedule linear --clip 1 --eval-every 20")]
+pub(super) struct TrainArgs {
+    /// Frozen model: folder or hub id
+    #[arg(long, value_name = "M")]
+    pub(super) model: String,
+    /// Training data: .jsonl, .csv or .tsv; with --task labelled texts, without {"prompt", "completion"} or raw ids
+    #[arg(long, value_name = "F")]
+    pub(super) train: PathBuf,
+    /// Data to evaluate on; the best prompt on it is kept
+    #[arg(long, value_name = "F")]
+    pub(super) dev: Option<PathBuf>,
+    /// Task file: template and verbalizer
+    #[arg(long, value_name = "T.toml")]
+    pub(super) task: Option<PathBuf>,
+    /// Folder for the prompt (a PEFT adapter), metrics.jsonl, the training state and a picture
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// What is trained
+    #[arg(long, value_enum, default_value_t = Method::Soft, value_name = "METHOD")]
+    pub(super) method: Method,
+    /// Where the prompt starts: text:"…", vocab, labels, random, an adapter folder or a .npy file
+    #[arg(long, default_value = "vocab", value_name = "INIT")]
+    pub(super) init: String,
+    /// Virtual tokens [default: those of the template, else 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) prompt_length: Option<u32>,
+    /// Optimizer steps [default: one epoch]
+    #[arg(long, value_name = "N", conflicts_with = "epochs")]
+    pub(super) steps: Option<u64>,
+    /// Passes over the data, instead of --steps
+    #[arg(long, value_name = "N")]
+    pub(super) epochs: Option<u64>,
+    /// Examples computed at one time
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    pub(super) batch: usize,
+    /// Batches whose gradients make one step
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub(super) accumulate: usize,
+    /// Optimizer
+    #[arg(long, value_enum, default_value_t = optimizer::Kind::Adamw, value_name = "OPT")]
+    pub(super) optimizer: optimizer::Kind,
+    /// Learning rate [default: 0.003 for adamw, 0.3 for adafactor, 0.1 for sgd]
+    #[arg(long, value_name = "X", value_parser = not_negative)]
+    pub(super) lr: Option<f32>,
+    /// What the learning rate does after the warm-up
+    #[arg(long, value_enum, default_value_t = Decay::Constant, value_name = "S")]
+    pub(super) schedule: Decay,
+    /// Steps of warm-up
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) warmup: u64,
+    /// Largest norm of the gradient [default: no limit]
+    #[arg(long, value_name = "X", value_parser = not_negative)]
+    pub(super) clip: Option<f32>,
+    /// Decoupled weight decay
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = not_negative)]
+    pub(super) weight_decay: f32,
+    /// Seed of initialisation and order
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(super) seed: u64,
+    /// Keep the order of the file in every epoch
+    #[arg(long)]
+    pub(super) no_shuffle: bool,
+    /// Control experiment: give the training texts each other's labels
+    #[arg(long, requires = "task")]
+    pub(super) shuffle_labels: bool,
+    /// Steps between evaluations on --dev [default: only at the end]
+    #[arg(long, value_name = "N", requires = "dev")]
+    pub(super) eval_every: Option<u64>,
+    /// End the run after this many evaluations without gain
+    #[arg(long, value_name = "N", requires = "eval_every")]
+    pub(super) patience: Option<u64>,
+    /// Steps between savings of the training state
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) save_every: u64,
+    /// Go on with the run in --out
+    #[arg(long, conflicts_with = "overwrite")]
+    pub(super) resume: bool,
+    /// Replace a run in --out
+    #[arg(long)]
+    pub(super) overwrite: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Method {
+    /// Vectors among the token embeddings
+    Soft,
+    /// Keys and values in every layer
+    Prefix,
+    /// Vectors made by a small network
+    PTuning,
+    /// All weights
+    Full,
+}
+
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number of at least 1 is needed".into())
+}
+
+fn not_negative(text: &str) -> std::result::Result<f32, String> {
+    let number = text.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0);
+    number.ok_or_else(|| "a number that is not negative is needed".into())
+}
+
+impl TrainArgs {
+    fn settings(&self, n_examples: usize) -> Settings {
+        let steps_per_epoch = n_examples.div_ceil(self.batch * self.accumulate) as u64;
+        Settings {
+            steps: self.steps.unwrap_or(steps_per_epoch * self.epochs.unwrap_or(1)),
+            batch: self.batch,
+            accumulate: self.accumulate,
+            optimizer: self.optimizer,
+            lr: self.lr.unwrap_or(match self.optimizer {
+                optimizer::Kind::Adamw => 0.003,
+                optimizer::Kind::Adafactor => 0.3,
+                optimizer::Kind::Sgd => 0.1,
+            }),
+            schedule: self.schedule,
+            warmup: self.warmup,
+            clip: self.clip,
+            weight_decay: self.weight_decay,
+            seed: self.seed,
+            shuffle: !self.no_shuffle,
+            eval_every: self.eval_every,
+            patience: self.patience,
+        }
+    }
+
+    fn existing(&self) -> Existing {
+        match (self.resume, self.overwrite) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Overwrite,
+            _ => Existing::Keep,
+        }
+    }
+}
+
+pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
+    if args.method != Method::Soft {
+        let name = args.method.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());
+        return Err(Error::Input(format!(
+            "--method {name}: this version trains soft prompts only (--method soft)"
+        )));
+    }
+    args.common.apply()?;
+    let inputs = Inputs::read(args)?;
+    let settings = args.settings(inputs.rows.len());
+    let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(args), args.existing())?;
+    let state = if args.resume { folder.load_state()? } else { None };
+    let resumed_at = state.as_ref().map(|s| s.progress.step);
+    let mut trainer = match state {
+        Some(state) => Trainer::resume(&inputs.session.model, &inputs.rows, settings.clone(), state),
+        None => {
+            Trainer::new(&inputs.session.model, &inputs.rows, settings.clone(), inputs.initial_prompt(args)?)
+        }
+    };
+    let mut watch = Watch::new(args, &inputs, &mut folder, settings.steps);
+    watch.begin(&inputs, trainer.state(), resumed_at);
+    let start = Instant::now();
+    let mut evaluate = inputs.evaluation(args);
+    let ending = trainer.run(&mut watch, evaluate.as_deref_mut(), &INTERRUPTED)?;
+    let examples = watch.finish();
+    if ending == Ending::Interrupted {
+        return Err(Error::Interrupted(format!(
+            "interrupted after step {}; everything is saved, continue with --resume",
+            trainer.state().progress.step
+        )));
+    }
+    let progress = &trainer.state().progress;
+    inputs
+        .adapter(args, trainer.best_prompt(), progress.best_step.unwrap_or(progress.step))
+        .write(&args.out)?;
+    let picture = folder.draw(&inputs.title(args), inputs.metric_name())?;
+    let summary = json!({
+        "steps": trainer.state().progress.step,
+        "examples_per_s": examples as f64 / start.elapsed().as_secs_f64(),
+        "peak_rss_bytes": memory::peak_rss_bytes(),
+        "dev": trainer.state().progress.best_metrics,
+        "best_step": trainer.state().progress.best_step,
+        "stopped_early": ending == Ending::StoppedEarly,
+        "out": args.out,
+    });
+    if args.common.json {
+        super::print_json(&summary)?;
+    } else {
+        report(&summary, trainer.state().progress.best_step)?;
+        super::print_line(&format!("prompt   {}", args.out.display()))?;
+        super::print_line(&format!("picture  {}", picture.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(summary: &serde_json::Value, best_step: Option<u64>) -> Result<()> {
+    let rate = summary["examples_per_s"].as_f64().unwrap_or(0.0);
+    let memory = summary["peak_rss_bytes"].as_u64().unwrap_or(0) as f64 / 1e6;
+    super::print_line(&format!("{} steps, {rate:.1} examples/s, {memory:.0} MB at most", summary["steps"]))?;
+    let (Some(dev), Some(best)) = (summary["dev"].as_object(), best_step) else { return Ok(()) };
+    let numbers: Vec<String> =
+        dev.iter().filter_map(|(name, value)| Some(format!("{name} {:.4}", value.as_f64()?))).collect();
+    super::print_line(&format!("dev      {} (best, step {best})", numbers.join(", ")))
+}

@@ -1,0 +1,214 @@
+//! What a training run is made of: model, task, rows, the initial prompt and the dev evaluation.
+
+use sha2::{Digest, Sha256};
+
+use super::TrainArgs;
+use crate::adapter::{Adapter, AdapterConfig, BaseModel, Provenance};
+use crate::cli::session::{Session, check_prompt_length, questions, task_for_prompt};
+use crate::data::{self, Labels};
+use crate::encode::TaskEncoder;
+use crate::error::{Error, Result};
+use crate::evaluate::{self, Question};
+use crate::init::{Init, InitContext};
+use crate::rng::Rng;
+use crate::soft_prompt::SoftPrompt;
+use crate::task::Task;
+use crate::train::{DevReport, Evaluate};
+use model::forest::Row;
+
+/// Virtual tokens when neither template nor `--prompt-length` says.
+const DEFAULT_PROMPT_LENGTH: usize = 20;
+/// Stream of the seed that permutes labels; other streams make the prompt and the order.
+const LABELS_STREAM: u64 = 0x1abe1;
+
+/// Everything that is read before training starts.
+pub(super) struct Inputs {
+    pub session: Session,
+    pub task: Option<Task>,
+    pub n_soft: usize,
+    pub rows: Vec<Row>,
+    init: Init,
+    dev: Option<Dev>,
+}
+
+/// What the dev evaluation computes.
+enum Dev {
+    Questions(Vec<Question>, Vec<String>),
+    Rows(Vec<Row>),
+}
+
+impl Inputs {
+    pub(super) fn read(args: &TrainArgs) -> Result<Inputs> {
+        let task = args.task.as_deref().map(Task::read).transpose()?;
+        let init = args.init.parse().map_err(|e| Error::Input(format!("--init {e}")))?;
+        let session = Session::open(&args.model)?;
+        match task {
+            Some(task) => Inputs::of_task(args, session, task, init),
+            None => Inputs::of_pairs(args, session, init),
+        }
+    }
+
+    fn of_task(args: &TrainArgs, session: Session, task: Task, init: Init) -> Result<Inputs> {
+        let length = args.prompt_length.map(|n| n as usize);
+        let task = task_for_prompt(task, Some(length.unwrap_or(DEFAULT_PROMPT_LENGTH)))?;
+        let encoder = session.task_encoder(&task)?;
+        let n_soft = encoder.n_soft();
+        if length.is_some_and(|length| length != n_soft) {
+            return Err(Error::Input(format!(
+                "--prompt-length {}: the template of `{}` has {n_soft} soft tokens; change one of the two",
+                length.unwrap_or_default(),
+                task.name
+            )));
+        }
+        let mut examples = data::read_examples(&args.train, &task, Labels::Required)?;
+        if args.shuffle_labels {
+            let mut labels: Vec<Option<usize>> = examples.rows.iter().map(|e| e.label).collect();
+            Rng::new(args.seed).fork(LABELS_STREAM).shuffle(&mut labels);
+            examples.rows.iter_mut().zip(labels).for_each(|(e, label)| e.label = label);
+        }
+        let rows = encoder.training_rows(&examples)?;
+        let labels = task.labels.iter().map(|l| l.name.clone()).collect();
+        let dev = match &args.dev {
+            Some(path) => {
+                let examples = data::read_examples(path, &task, Labels::Required)?;
+                Some(Dev::Questions(questions(&encoder, &examples)?, labels))
+            }
+            None => None,
+        };
+        drop(encoder);
+        Ok(Inputs { session, task: Some(task), n_soft, rows, init, dev })
+    }
+
+    fn of_pairs(args: &TrainArgs, session: Session, init: Init) -> Result<Inputs> {
+        let n_soft = args.prompt_length.map_or(DEFAULT_PROMPT_LENGTH, |n| n as usize);
+        let rows = session.pair_rows(&args.train, n_soft)?;
+        let dev = args.dev.as_deref().map(|path| session.pair_rows(path, n_soft)).transpose()?.map(Dev::Rows);
+        Ok(Inputs { session, task: None, n_soft, rows, init, dev })
+    }
+
+    /// The prompt before the first step.
+    pub(super) fn initial_prompt(&self, args: &TrainArgs) -> Result<SoftPrompt> {
+        let encoder = self.task.as_ref().map(|task| self.session.task_encoder(task)).transpose()?;
+        let prompt = self.init.build(&InitContext {
+            n_tokens: self.n_soft,
+            embeddings: self.session.model.embedding(),
+            tokenizer: self.session.encode(),
+            answers: &encoder.as_ref().map_or_else(Vec::new, first_answers_first),
+            words: &encoder.as_ref().map_or_else(Vec::new, TaskEncoder::soft_words),
+            seed: args.seed,
+        })?;
+        if let Some(encoder) = &encoder {
+            check_prompt_length(encoder, Some(&prompt))?;
+        }
+        Ok(prompt)
+    }
+
+    /// Names model, task, rows and initialisation: a resumed run must have the same.
+    pub(super) fn fingerprint(&self, args: &TrainArgs) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.session.model.fingerprint());
+        hash.update(&args.init);
+        for row in &self.rows {
+            hash.update(format!("{:?}{:?}", row.tokens, row.scored));
+        }
+        format!("{:x}", hash.finalize())
+    }
+
+    /// The number that is evaluated on dev.
+    pub(super) fn metric_name(&self) -> &'static str {
+        self.task.as_ref().map_or("loss", |task| task.metric.name())
+    }
+
+    /// What the picture shows.
+    pub(super) fn title(&self, args: &TrainArgs) -> String {
+        let model = self
+            .session
+            .folder
+            .file_name()
+            .map_or(self.session.name.as_str().into(), |n| n.to_string_lossy());
+        let task = self.task.as_ref().map_or("prompt tuning", |t| &t.name);
+        format!("{task} on {model}: {} virtual tokens, {} examples", self.n_soft, self.rows.len())
+            .replace(&args.model, &model)
+    }
+
+    /// The adapter folder's content for `prompt`, made by `steps` steps.
+    pub(super) fn adapter(&self, args: &TrainArgs, prompt: &SoftPrompt, steps: u64) -> Adapter {
+        let config = self.session.model.config();
+        let base = BaseModel {
+            name: self.session.name.clone(),
+            n_heads: config.n_heads,
+            n_layers: config.n_layers,
+            d_model: config.d_model,
+        };
+        let provenance = Provenance {
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: self.session.name.clone(),
+            model_fingerprint: self.session.model.fingerprint(),
+            task: self.task.as_ref().map(|t| t.name.clone()),
+            template: self.task.as_ref().map(|t| t.template.source().to_string()),
+            init: self.init.to_string(),
+            seed: args.seed,
+            steps,
+        };
+        Adapter {
+            config: AdapterConfig::causal(prompt.n_tokens, &base, self.init.peft()),
+            prompt: prompt.clone(),
+            provenance: Some(provenance),
+        }
+    }
+
+    /// The dev evaluation, if there is dev data.
+    pub(super) fn evaluation(&self, args: &TrainArgs) -> Option<Box<Evaluate<'_>>> {
+        let batch = args.batch;
+        match self.dev.as_ref()? {
+            Dev::Questions(questions, labels) => Some(Box::new(move |step, prompt| {
+                self.evaluate_questions(step, prompt, questions, labels, batch)
+            })),
+            Dev::Rows(rows) => {
+                Some(Box::new(move |step, prompt| self.evaluate_rows(step, prompt, rows, batch)))
+            }
+        }
+    }
+
+    fn evaluate_questions(
+        &self,
+        step: u64,
+        prompt: &SoftPrompt,
+        questions: &[Question],
+        labels: &[String],
+        batch: usize,
+    ) -> Result<DevReport> {
+        let answers = evaluate::answer(&self.session.model, Some(prompt), questions, batch, |_| ());
+        let metrics = evaluate::metrics(labels, questions, &answers);
+        let metrics = metrics.ok_or_else(|| Error::Input("--dev has no labelled rows".into()))?;
+        let metrics = match serde_json::to_value(metrics) {
+            Ok(serde_json::Value::Object(map)) => map,
+            _ => serde_json::Map::new(),
+        };
+        let score =
+            metrics.get(self.metric_name()).and_then(serde_json::Value::as_f64).unwrap_or(f64::NEG_INFINITY);
+        Ok(DevReport { step, score, metrics })
+    }
+
+    /// Without a task, dev says the mean loss of its completion tokens.
+    fn evaluate_rows(&self, step: u64, prompt: &SoftPrompt, rows: &[Row], batch: usize) -> Result<DevReport> {
+        let (mut sum, mut n) = (0.0, 0usize);
+        for part in rows.chunks(batch) {
+            for token in evaluate::token_log_probs(&self.session.model, Some(prompt), part).concat() {
+                sum -= f64::from(token);
+                n += 1;
+            }
+        }
+        let loss = sum / n as f64;
+        let metrics =
+            serde_json::Map::from_iter([("n".into(), rows.len().into()), ("loss".into(), loss.into())]);
+        Ok(DevReport { step, score: -loss, metrics })
+    }
+}
+
+/// Tokens of the answers of all labels: first every label's first answer, then the second ones, and so on.
+fn first_answers_first(encoder: &TaskEncoder) -> Vec<Vec<u32>> {
+    let mut candidates: Vec<_> = encoder.candidates().iter().collect();
+    candidates.sort_by_key(|c| (c.answer, c.label));
+    candidates.into_iter().map(|c| c.tokens.clone()).collect()
+}

@@ -1,0 +1,101 @@
+//! Watching a run: progress on the terminal or JSON lines, the log, the state, and the best prompt on disk.
+
+use serde_json::{Value, json};
+
+use super::TrainArgs;
+use super::inputs::Inputs;
+use crate::cli::print_json;
+use crate::cli::progress::Progress;
+use crate::error::Result;
+use crate::soft_prompt::SoftPrompt;
+use crate::train::run_folder::RunFolder;
+use crate::train::state::State;
+use crate::train::{DevReport, Observer, StepReport};
+
+/// Observer of a run from the command line.
+pub(super) struct Watch<'a> {
+    args: &'a TrainArgs,
+    inputs: &'a Inputs,
+    folder: &'a mut RunFolder,
+    progress: Progress,
+    total: u64,
+    examples: usize,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(
+        args: &'a TrainArgs,
+        inputs: &'a Inputs,
+        folder: &'a mut RunFolder,
+        total: u64,
+    ) -> Watch<'a> {
+        let progress = Progress::new("train", total, args.common.json);
+        Watch { args, inputs, folder, progress, total, examples: 0 }
+    }
+
+    /// Says what is about to happen.
+    pub(super) fn begin(&mut self, inputs: &Inputs, state: &State, resumed_at: Option<u64>) {
+        if self.args.common.json {
+            return;
+        }
+        let config = inputs.session.model.config();
+        self.progress.note(format!(
+            "{}: {} layers, d_model {}, frozen; training {} x {} = {} numbers on {} examples",
+            inputs.session.name,
+            config.n_layers,
+            config.d_model,
+            state.prompt.n_tokens,
+            state.prompt.d_model,
+            state.prompt.values.len(),
+            inputs.rows.len()
+        ));
+        if self.args.resume {
+            self.progress.note(match resumed_at {
+                Some(step) => format!("going on after step {step}"),
+                None => "nothing was saved yet: starting at the first step".into(),
+            });
+        }
+    }
+
+    /// Takes the progress away; says how many examples this process has seen.
+    pub(super) fn finish(self) -> usize {
+        self.progress.finish();
+        self.examples
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn step(&mut self, report: &StepReport) -> Result<()> {
+        self.examples += report.examples;
+        self.folder.log_step(report)?;
+        if self.args.common.json {
+            return print_json(report);
+        }
+        let rate = report.examples as f64 / report.seconds;
+        self.progress.at(report.step, format!("loss {:.4}  {rate:.1} examples/s", report.loss));
+        Ok(())
+    }
+
+    fn evaluated(&mut self, report: &DevReport, improved: bool, prompt: &SoftPrompt) -> Result<()> {
+        self.folder.log_dev(report)?;
+        if improved {
+            self.inputs.adapter(self.args, prompt, report.step).write(self.folder.path())?;
+        }
+        if self.args.common.json {
+            return print_json(&json!({ "step": report.step, "dev": report.metrics }));
+        }
+        let name = self.inputs.metric_name();
+        let value = report.metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        let mark = if improved { "  best so far" } else { "" };
+        self.progress.note(format!("step {}: dev {name} {value:.4}{mark}", report.step));
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, state: &State, last: bool) -> Result<()> {
+        let step = state.progress.step;
+        if last || (step.is_multiple_of(self.args.save_every) && step < self.total) {
+            self.folder.save_state(state)?;
+        }
+        Ok(())
+    }
+}

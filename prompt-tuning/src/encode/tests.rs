@@ -1,0 +1,199 @@
+//! A tokenizer small enough to know the answers by heart: bytes, one merge, and special tokens around a text.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::task::Task;
+
+const BOS: u32 = 256;
+const EOS: u32 = 257;
+/// The merge of "a" and "b".
+const AB: u32 = 258;
+const LIMITS: Limits = Limits { n_positions: 30, vocab_size: 259 };
+
+#[derive(Default)]
+struct Bytes {
+    bos: bool,
+    eos: bool,
+}
+
+impl Encode for Bytes {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let mut ids: Vec<u32> = Vec::new();
+        ids.extend((add_special_tokens && self.bos).then_some(BOS));
+        for byte in text.bytes().map(u32::from) {
+            match ids.last_mut() {
+                Some(last) if *last == u32::from(b'a') && byte == u32::from(b'b') => *last = AB,
+                _ => ids.push(byte),
+            }
+        }
+        ids.extend((add_special_tokens && self.eos).then_some(EOS));
+        Ok(ids)
+    }
+}
+
+fn soft(range: Range<u32>) -> Vec<Source> {
+    range.map(Source::Soft).collect()
+}
+
+fn ids(ids: &[u32]) -> Vec<Source> {
+    ids.iter().map(|&id| Source::Text(id)).collect()
+}
+
+fn text(text: &str) -> Vec<Source> {
+    ids(&Bytes::default().encode(text, false).unwrap())
+}
+
+fn task(template: &str) -> Task {
+    let template = template.replace('\\', "\\\\").replace('"', "\\\"");
+    Task::parse(&format!(
+        "name = \"t\"\ntemplate = \"{template}\"\n[labels]\nyes = [\" y\", \" ab\"]\nno = \" n\""
+    ))
+    .unwrap()
+}
+
+fn data(rows: &[(&str, Option<usize>)]) -> Dataset<Example> {
+    let row = |(i, &(x, label)): (usize, &(&str, Option<usize>))| Example {
+        line: i + 1,
+        fields: BTreeMap::from([("x".to_string(), x.to_string())]),
+        label,
+    };
+    Dataset { path: "d.jsonl".into(), rows: rows.iter().enumerate().map(row).collect() }
+}
+
+#[test]
+fn training_scores_the_first_answer_of_the_label() {
+    let task = task("{soft:2}a{x}:{label}");
+    let tokenizer = Bytes::default();
+    let encoder = TaskEncoder::new(&task, &tokenizer, LIMITS).unwrap();
+    let rows = encoder.training_rows(&data(&[("b{label}", Some(0)), ("c", Some(1))])).unwrap();
+    // the text is joined before it is tokenized, so `a` and `b` merge
+    let front = [soft(0..2), ids(&[AB]), text("{label}:")].concat();
+    assert_eq!(rows[0].tokens, [front.clone(), text(" y")].concat());
+    assert_eq!((rows[0].scored.clone(), rows[0].weight), (front.len()..front.len() + 2, 1.0));
+    assert_eq!(rows[1].tokens, [soft(0..2), text("ac: n")].concat());
+    assert_eq!(rows[1].scored, 5..7);
+    assert_eq!(encoder.n_soft(), 2);
+    let error = encoder.training_rows(&data(&[("b", None)])).unwrap_err().to_string();
+    assert_eq!(error, "d.jsonl:1: it has no label");
+}
+
+#[test]
+fn scoring_has_a_row_for_every_candidate() {
+    let task = task("{x}{label}");
+    let tokenizer = Bytes::default();
+    let encoder = TaskEncoder::new(&task, &tokenizer, LIMITS).unwrap();
+    let labels: Vec<_> = encoder.candidates().iter().map(|c| (c.label, c.answer)).collect();
+    assert_eq!(labels, [(0, 0), (0, 1), (1, 0)]);
+    assert_eq!(encoder.label_tokens(), [vec![32, 121], vec![32, 110], vec![32, AB]]);
+    let rows = encoder.scoring_rows(&data(&[("b", None)])).unwrap();
+    let tokens: Vec<_> = rows[0].iter().map(|row| row.tokens.clone()).collect();
+    // answers are tokenized on their own
+    assert_eq!(tokens, [text("b y"), [text("b "), ids(&[AB])].concat(), text("b n")]);
+    assert!(rows[0].iter().all(|row| row.scored == (1..3)));
+}
+
+#[test]
+fn the_first_special_token_goes_before_the_first_text() {
+    let tokenizer = Bytes { bos: true, eos: true };
+    let front = |template: &str| {
+        let task = task(template);
+        let encoder = TaskEncoder::new(&task, &tokenizer, LIMITS).unwrap();
+        let row = encoder.training_rows(&data(&[("x", Some(1))])).unwrap().remove(0);
+        row.tokens[..row.scored.start].to_vec()
+    };
+    assert_eq!(front("{x}{label}"), [ids(&[BOS]), text("x")].concat());
+    assert_eq!(front("{soft:1}{x}{label}"), [soft(0..1), ids(&[BOS]), text("x")].concat());
+    assert_eq!(
+        front("A{soft:1}{x}{soft:2}{label}"),
+        [ids(&[BOS]), text("A"), soft(0..1), text("x"), soft(1..3)].concat()
+    );
+    assert_eq!(front("{soft:2}{label}"), [soft(0..2), ids(&[BOS])].concat());
+}
+
+#[test]
+fn words_of_soft_parts_count_their_tokens() {
+    let task = task(r#"{soft:3}{x}{soft:"abc"}{label}"#);
+    let tokenizer = Bytes { bos: true, eos: false };
+    let encoder = TaskEncoder::new(&task, &tokenizer, LIMITS).unwrap();
+    assert_eq!(encoder.n_soft(), 5);
+    assert_eq!(encoder.soft_words(), [(3..5, vec![AB, u32::from(b'c')])]);
+}
+
+#[test]
+fn rows_that_do_not_fit_are_named_with_all_lengths() {
+    let task = task("{soft:20}{x}:{label}");
+    let tokenizer = Bytes::default();
+    let encoder = TaskEncoder::new(&task, &tokenizer, LIMITS).unwrap();
+    assert!(encoder.training_rows(&data(&[("1234567", Some(0))])).is_ok());
+    let rows = data(&[("ok", Some(0)), ("12345678", Some(0)), ("123456789", Some(0))]);
+    let error = encoder.training_rows(&rows).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "d.jsonl:2: 20 soft + 9 text + 2 answer tokens = 31, but the context window of the model is 30 tokens; \
+         shorten the text or the soft prompt"
+    );
+    assert_eq!(error.exit_code(), 2);
+    assert_eq!(encoder.scoring_rows(&rows).unwrap_err().to_string(), error.to_string());
+}
+
+#[test]
+fn tasks_that_cannot_be_encoded() {
+    let tokenizer = Bytes::default();
+    let error = |template: &str, limits| {
+        let task = task(template);
+        TaskEncoder::new(&task, &tokenizer, limits).err().expect("it is refused").to_string()
+    };
+    assert!(error("{x} {mask}", LIMITS).contains("task `t`: template: `{mask}` needs a masked model"));
+    assert!(error("{soft:30}{x}{label}", LIMITS).contains("30 soft tokens leave no room"));
+    assert!(error(&("{soft:100000}".repeat(3) + "{label}"), LIMITS).contains("100000 soft tokens"));
+    let task = task("{x}{label}");
+    let small = Limits { vocab_size: 100, ..LIMITS };
+    let encoder = TaskEncoder::new(&task, &tokenizer, small).unwrap();
+    let error = encoder.training_rows(&data(&[("1", Some(0))])).unwrap_err().to_string();
+    assert_eq!(error, "d.jsonl:1: token id 121 is outside the vocabulary of the model (100 tokens)");
+}
+
+fn pairs(rows: &[Content]) -> Dataset<Pair> {
+    let row = |(i, content): (usize, &Content)| Pair { line: i + 1, content: content.clone() };
+    Dataset { path: "p.jsonl".into(), rows: rows.iter().enumerate().map(row).collect() }
+}
+
+fn text_pair(prompt: &str, completion: &str) -> Dataset<Pair> {
+    pairs(&[Content::Text { prompt: prompt.into(), completion: completion.into() }])
+}
+
+#[test]
+fn raw_text_gets_the_tokenizers_special_tokens_and_raw_ids_nothing() {
+    let tokenizer = Bytes { bos: true, eos: false };
+    let encoder = PairEncoder { tokenizer: Some(&tokenizer), n_soft: 2, limits: LIMITS };
+    let row = encoder.rows(&text_pair("a", "b")).unwrap().remove(0);
+    assert_eq!(row.tokens, [soft(0..2), ids(&[BOS]), text("a"), text("b")].concat());
+    assert_eq!(row.scored, 4..5);
+
+    let raw = pairs(&[Content::Ids { prompt: vec![7, 8], completion: vec![9, 10] }]);
+    let encoder = PairEncoder { tokenizer: None, n_soft: 0, limits: LIMITS };
+    let row = encoder.rows(&raw).unwrap().remove(0);
+    assert_eq!((row.tokens, row.scored), (ids(&[7, 8, 9, 10]), 2..4));
+}
+
+#[test]
+fn raw_rows_that_cannot_be_encoded() {
+    let tokenizer = Bytes::default();
+    let error = |encoder: PairEncoder, data: &Dataset<Pair>| encoder.rows(data).unwrap_err().to_string();
+    let plain = || PairEncoder { tokenizer: Some(&tokenizer), n_soft: 0, limits: LIMITS };
+    assert!(
+        error(plain(), &text_pair("", "b")).starts_with("p.jsonl:1: nothing is in front of the completion")
+    );
+    assert!(PairEncoder { n_soft: 1, ..plain() }.rows(&text_pair("", "b")).is_ok());
+    assert!(
+        error(PairEncoder { tokenizer: None, ..plain() }, &text_pair("a", "b")).contains("no tokenizer.json")
+    );
+    assert!(
+        error(PairEncoder { n_soft: 1 << 40, ..plain() }, &text_pair("a", "b")).contains("leave no room")
+    );
+    let ids = Content::Ids { prompt: vec![1], completion: vec![258, 259] };
+    assert!(error(plain(), &pairs(&[ids])).contains("p.jsonl:1: token id 259 is outside the vocabulary"));
+    let long = Content::Ids { prompt: vec![1; 30], completion: vec![2] };
+    assert!(error(plain(), &pairs(&[long])).contains("0 soft + 30 text + 1 answer tokens = 31"));
+}

@@ -1,0 +1,121 @@
+//! Finding a model: a folder, or a hub id through `hf-hub` and its cache.
+//!
+//! `HF_HOME` (where the cache is), `HF_ENDPOINT` (which server) and `HF_HUB_OFFLINE=1` (only the cache) are honoured.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::{Cache, CacheRepo, Repo};
+
+use crate::error::{Error, Result};
+
+/// The folder of model `name`: itself when it is a folder, else fetched from the hub into the cache.
+///
+/// # Errors
+/// There is no such folder and the name is not a hub id, or the hub cannot be reached.
+pub fn model_folder(name: &str) -> Result<PathBuf> {
+    let path = Path::new(name);
+    if path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    if path.is_file() {
+        let what =
+            if name.ends_with(".gguf") { "GGUF files cannot be read yet" } else { "a file is not a model" };
+        return Err(Error::Input(format!("--model `{name}`: {what}; give a folder in Hugging Face layout")));
+    }
+    if !is_hub_id(name) {
+        return Err(Error::Input(format!(
+            "--model `{name}`: no such folder, and not a hub id (`owner/name`)"
+        )));
+    }
+    fetch(name)
+}
+
+/// `owner/name`, each of letters, digits, `-`, `_` and `.`, and not something that starts like a path.
+fn is_hub_id(name: &str) -> bool {
+    let part = |p: &str| {
+        !p.is_empty()
+            && !p.starts_with('.')
+            && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    matches!(name.split('/').collect::<Vec<_>>()[..], [owner, model] if part(owner) && part(model))
+}
+
+/// Fetches model `id` into the cache, where it is not there yet; returns its folder.
+///
+/// # Errors
+/// A needed file is neither in the cache nor on the hub, or offline mode forbids asking.
+pub fn fetch(id: &str) -> Result<PathBuf> {
+    let source = Source::new(id)?;
+    let config = source.need("config.json")?;
+    for optional in ["generation_config.json", "tokenizer_config.json", "tokenizer.json"] {
+        source.get(optional).ok();
+    }
+    if source.get("model.safetensors").is_err() {
+        let index = source.need("model.safetensors.index.json")?;
+        for shard in shards(&index)? {
+            source.need(&shard)?;
+        }
+    }
+    let folder = config.parent().map(Path::to_path_buf);
+    folder.ok_or_else(|| Error::Failure(format!("the cache of `{id}` has no folder")))
+}
+
+/// The files an index names.
+fn shards(index: &Path) -> Result<Vec<String>> {
+    let bad = |why: String| Error::Input(format!("shard index `{}`: {why}", index.display()));
+    let text = std::fs::read_to_string(index).map_err(|e| bad(e.to_string()))?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+    let map = json["weight_map"].as_object().ok_or_else(|| bad("it has no `weight_map`".into()))?;
+    let mut files: Vec<String> = map.values().filter_map(|v| v.as_str().map(str::to_string)).collect();
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+/// Where files of one model come from.
+enum Source {
+    Hub(ApiRepo, String),
+    Cache(CacheRepo, String),
+}
+
+impl Source {
+    fn new(id: &str) -> Result<Source> {
+        let offline =
+            std::env::var("HF_HUB_OFFLINE").is_ok_and(|v| !matches!(v.as_str(), "" | "0" | "false"));
+        if offline {
+            return Ok(Source::Cache(Cache::from_env().repo(Repo::model(id.into())), id.into()));
+        }
+        let api = ApiBuilder::from_env().build();
+        let api = api.map_err(|e| Error::Failure(format!("cannot prepare the hub client: {e}")))?;
+        Ok(Source::Hub(api.model(id.into()), id.into()))
+    }
+
+    fn get(&self, file: &str) -> std::result::Result<PathBuf, String> {
+        match self {
+            Source::Hub(repo, _) => repo.get(file).map_err(|e| e.to_string()),
+            Source::Cache(repo, _) => {
+                repo.get(file).ok_or_else(|| "not in the cache, and HF_HUB_OFFLINE is set".into())
+            }
+        }
+    }
+
+    fn need(&self, file: &str) -> Result<PathBuf> {
+        let (Source::Hub(_, id) | Source::Cache(_, id)) = self;
+        let hint = "check the id and the connection, or give a local folder";
+        self.get(file).map_err(|why| Error::Failure(format!("cannot get `{file}` of `{id}`: {why}; {hint}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids_are_told_from_paths() {
+        assert!(is_hub_id("HuggingFaceTB/SmolLM2-135M"));
+        for path in ["./gpt2", "../a/b", "/models/x", "a/b/c", "gpt2", "a/", "~/x"] {
+            assert!(!is_hub_id(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Prompt tuning: adapting a frozen language model by what is put in front of it.
+//!
+//! The model's weights stay in a read-only memory map of the original file; a soft prompt of a few vectors is the only
+//! thing that is trained. Reading order: [`template`] and [`task`] (what is put around a text), [`data`] and
+//! [`encode`] (from files to rows of tokens), [`soft_prompt`] and [`init`], [`mod@train`], [`evaluate`], and
+//! [`adapter`] (prompts on disk, as PEFT reads and writes them).
+//!
+//! The layers below are re-exported for crates that embed this one: [`kernels`], [`tensor`], [`autograd`], [`model`].
+
+#![forbid(unsafe_code)]
+
+pub mod adapter;
+pub mod atomic;
+pub mod cli;
+pub mod data;
+pub mod encode;
+pub mod error;
+pub mod evaluate;
+pub mod hub;
+pub mod init;
+pub mod nearest;
+pub mod npy;
+pub mod plot;
+pub mod rng;
+pub mod soft_prompt;
+pub mod task;
+pub mod template;
+pub mod train;
+
+pub use autograd;
+pub use error::{Error, Result};
+pub use kernels;
+pub use model;
+pub use soft_prompt::SoftPrompt;
+pub use task::Task;
+pub use tensor;

@@ -1,0 +1,7 @@
+//! The command `prompt-tuning`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    prompt_tuning::cli::main()
+}

@@ -1,0 +1,76 @@
+//! The template language as a user's input: any string is parsed or refused, never more.
+
+use prompt_tuning::template::{Part, Segment, Template, escape};
+use proptest::prelude::*;
+
+/// Strings that are nearly templates.
+fn nearly_templates() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "{",
+        "}",
+        "{{",
+        "}}",
+        "{text}",
+        "{soft:",
+        "{soft:3}",
+        "{soft:\"",
+        "\"}",
+        "\\",
+        "\"",
+        ":",
+        "{label}",
+        "{mask}",
+        " ",
+        "é",
+        "a",
+        "99999999999999999999",
+        "\n",
+    ]);
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_string_is_parsed_or_refused_at_a_character_of_it(source in any::<String>()) {
+        if let Err(error) = Template::parse(&source) {
+            prop_assert!((1..=source.chars().count() + 1).contains(&error.column));
+        }
+    }
+
+    #[test]
+    fn nearly_templates_never_panic(source in nearly_templates()) {
+        match Template::parse(&source) {
+            Err(error) => prop_assert!((1..=source.chars().count() + 1).contains(&error.column)),
+            Ok(template) => {
+                let _ = template.check_causal();
+                let segments = template.render(|_| Some("{x}")).unwrap();
+                // text is never in two segments side by side
+                let text = |s: &Segment| matches!(s, Segment::Text(_));
+                prop_assert!(segments.windows(2).all(|pair| !(text(&pair[0]) && text(&pair[1]))));
+                prop_assert_eq!(template.source(), source);
+            }
+        }
+    }
+
+    #[test]
+    fn escaped_text_is_itself(text in any::<String>()) {
+        let template = Template::parse(&escape(&text)).unwrap();
+        let expected: Vec<Part> = if text.is_empty() { vec![] } else { vec![Part::Text(text)] };
+        prop_assert_eq!(template.parts(), expected);
+    }
+
+    #[test]
+    fn rendering_is_string_replacement(before in "[^{}]{0,8}", value in any::<String>(), after in "[^{}]{0,8}") {
+        let template = Template::parse(&format!("{before}{{x}}{after}{{label}}")).unwrap();
+        let segments = template.render(|_| Some(&value)).unwrap();
+        prop_assert_eq!(segments, [Segment::Text(format!("{before}{value}{after}"))]);
+    }
+
+    #[test]
+    fn any_words_can_be_quoted(words in ".*\\S.*") {
+        let quoted = words.replace('\\', "\\\\").replace('"', "\\\"");
+        let template = Template::parse(&format!("{{soft:\"{quoted}\"}}")).unwrap();
+        let expected = prompt_tuning::template::Soft::Words(words);
+        prop_assert_eq!(template.soft().collect::<Vec<_>>(), [&expected]);
+    }
+}

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Check the sentences of data/reviews: form, balance, and that nothing in one place gives away another.
+
+usage: check_data.py [FOLDER]      default: data/reviews of this repository; fails with a list of what is wrong
+
+* every line is {"text", "label"} with one of two labels, text trimmed and on one line
+* each split has as many positive as negative rows, and all together at least 240
+* no text occurs twice, anywhere, not even with other case or punctuation
+* no two texts are near-duplicates: they share at most MAX_SHARED runs of five words
+"""
+
+import json
+import re
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+SPLITS = ("train", "dev", "test")
+LABELS = ("negative", "positive")
+MIN_ROWS = 240
+RUN = 5
+MAX_SHARED = 0
+
+
+def words(text):
+    return re.findall(r"[a-z0-9']+", text.lower().replace("’", "'"))
+
+
+def read(folder, problems):
+    """All rows as (place, text, label)."""
+    rows = []
+    for split in SPLITS:
+        path = folder / f"{split}.jsonl"
+        labels = Counter()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            place = f"{path.name}:{number}"
+            row = json.loads(line)
+            if set(row) != {"text", "label"} or row["label"] not in LABELS:
+                problems.append(f"{place}: wanted text and one of the labels {', '.join(LABELS)}")
+                continue
+            text = row["text"]
+            if text != " ".join(text.split()) or not words(text):
+                problems.append(f"{place}: empty text, or white space to tidy")
+            rows.append((place, text, row["label"]))
+            labels[row["label"]] += 1
+        if labels["positive"] != labels["negative"]:
+            problems.append(f"{path.name}: not balanced, {dict(labels)}")
+    if len(rows) < MIN_ROWS:
+        problems.append(f"{len(rows)} rows, at least {MIN_ROWS} are wanted")
+    return rows
+
+
+def find_repeats(rows, problems):
+    seen, runs, shared = {}, defaultdict(list), Counter()
+    for place, text, _ in rows:
+        key = tuple(words(text))
+        if key in seen:
+            problems.append(f"{place}: the same text as {seen[key]}")
+        seen[key] = place
+        for run in {key[i : i + RUN] for i in range(len(key) - RUN + 1)}:
+            shared.update((other, place) for other in runs[run])
+            runs[run].append(place)
+    for (a, b), count in shared.items():
+        if count > MAX_SHARED:
+            problems.append(f"{a} and {b}: {count} runs of {RUN} words in common")
+
+
+def main():
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "data" / "reviews"
+    problems = []
+    rows = read(folder, problems)
+    find_repeats(rows, problems)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        sys.exit(1)
+    lengths = sorted(len(words(text)) for _, text, _ in rows)
+    counts = Counter(place.split(".")[0] for place, _, _ in rows)
+    sizes = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
+    print(f"{len(rows)} rows ({sizes}), {lengths[0]} to {lengths[-1]} words, median {lengths[len(lengths) // 2]}")
+
+
+if __name__ == "__main__":
+    main()

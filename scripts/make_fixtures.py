@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Write the test checkpoints of model/tests/fixtures and what transformers and PEFT say about them.
+
+usage: make_fixtures.py [CASE ...]                     write all cases, or those named
+       make_fixtures.py --check-adapter DIR --model DIR [--logits FILE.json | --ids 1,2,3]
+
+The second form loads an adapter folder, for instance one written by `prompt-tuning train`, with PEFT. With --ids it
+prints {"ids", "logits"}; with --logits it compares with such a file (logits of the text positions, or of the virtual
+tokens and the text positions) and fails when they differ by more than 1e-4.
+
+Needs torch, transformers, peft (made with torch 2.15, transformers 5.23, peft 0.21). See model/tests/fixtures/README.md.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+
+import fixture_records
+import fixture_text
+from fixture_models import CASES, write_json
+from fixture_records import logits, open_model, record, save_adapter
+
+FIXTURES = Path(__file__).resolve().parent.parent / "model" / "tests" / "fixtures"
+WITH_ADAPTER = ("gpt2-tied-f32", "llama-gqa-tied-bf16")
+TOLERANCE = 1e-4
+
+
+def check_weights(folder, made):
+    """transformers must read from the folder what was written into it, else the records describe another model."""
+    read = dict(open_model(folder).named_parameters())
+    for name, p in made.named_parameters():
+        close = torch.allclose(read[name], p, rtol=2**-8, atol=1e-7)
+        assert close, f"{folder.name}: {name} was not read back"
+
+
+def make(name, seed):
+    folder = FIXTURES / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    made = (CASES | fixture_text.CASES)[name](folder)
+    check_weights(folder, made)
+    values, tensors, peft_model = record(folder, seed)
+    rounding = fixture_records.rounding(folder, values, tensors)
+    assert rounding < 3e-5, f"{name}: rounding alone makes {rounding:.1e}, too near the tests' 1e-4: change the seed"
+    if name in WITH_ADAPTER:
+        prompt = tensors["adamw.prompt"]
+        tensors |= save_adapter(peft_model, prompt, values["rows"], folder / "adapter")
+    if name in fixture_text.CASES:
+        values |= fixture_text.text_records(folder)
+    write_json(folder / "expected.json", values)
+    save_file(tensors, folder / "expected.safetensors")
+    spread = torch.cat([x.flatten() for n, x in tensors.items() if n.startswith("base.logits")]).std()
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    falls = ", ".join(f"{n} {x[0]:.3f} -> {x[-1]:.3f}" for n, x in values["losses"].items())
+    print(f"{name}: {size // 1024} KiB, logits spread {spread:.2f}, rounding {rounding:.1e}, {falls}")
+
+
+@torch.no_grad()
+def check_adapter(adapter, model, logits_file, ids):
+    peft_model = PeftModel.from_pretrained(open_model(model), adapter).eval()
+    if logits_file is None:
+        print(json.dumps({"ids": ids, "logits": logits(peft_model, ids).tolist()}))
+        return
+    given = json.loads(logits_file.read_text())
+    theirs = logits(peft_model, given["ids"])
+    ours = torch.tensor(given["logits"])
+    assert len(ours) in (len(theirs), len(given["ids"])), f"{len(ours)} rows of logits for {len(given['ids'])} ids"
+    worst = (ours - theirs[-len(ours) :]).abs().max().item()
+    print(f"{adapter}: {len(ours)} positions, largest difference {worst:.2e} (allowed {TOLERANCE:.0e})")
+    if not worst <= TOLERANCE:
+        sys.exit(1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--check-adapter", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--logits", type=Path)
+    parser.add_argument("--ids", type=lambda s: [int(i) for i in s.split(",")], default=[1, 2, 3])
+    a = parser.parse_args()
+    torch.set_num_threads(1)  # one thread: the same sums on every machine with the same CPU kind
+    if a.check_adapter:
+        return check_adapter(a.check_adapter, a.model, a.logits, a.ids)
+    for i, name in enumerate(CASES | fixture_text.CASES):
+        if not a.cases or name in a.cases:
+            make(name, seed=100 + 10 * i)
+
+
+if __name__ == "__main__":
+    main()
