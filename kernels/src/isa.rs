@@ -37,6 +37,7 @@ impl Isa {
 
     /// Every instruction set of this CPU, slowest first: the registry that tests and benches iterate.
     pub fn available() -> Vec<Isa> {
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
         let mut list = vec![Isa::Portable(Portable)];
         #[cfg(target_arch = "x86_64")]
         {

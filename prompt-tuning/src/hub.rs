@@ -75,7 +75,7 @@ fn shards(index: &Path) -> Result<Vec<String>> {
 
 /// Where files of one model come from.
 enum Source {
-    Hub(ApiRepo, String),
+    Hub(Box<ApiRepo>, String),
     Cache(CacheRepo, String),
 }
 
@@ -88,7 +88,7 @@ impl Source {
         }
         let api = ApiBuilder::from_env().build();
         let api = api.map_err(|e| Error::Failure(format!("cannot prepare the hub client: {e}")))?;
-        Ok(Source::Hub(api.model(id.into()), id.into()))
+        Ok(Source::Hub(Box::new(api.model(id.into())), id.into()))
     }
 
     fn get(&self, file: &str) -> std::result::Result<PathBuf, String> {

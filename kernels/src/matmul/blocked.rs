@@ -90,6 +90,16 @@ struct Depth {
     last: bool,
 }
 
+impl<E> Product<'_, &[E]> {
+    /// The part of a row of A that belongs to a block; nothing if there is no such row.
+    #[inline(always)]
+    fn a_piece(&self, row: usize, depth: Depth) -> &[f32] {
+        let end = self.a.len();
+        let start = end.min(row * self.size.k + depth.p);
+        &self.a[start..end.min(start + depth.kc)]
+    }
+}
+
 #[inline(always)]
 fn loop_4<S: Simd, E: Element, const MR: usize, const NV: usize>(s: S, task: Task<E>) {
     let Task { product, mut tile, scratch } = task;
@@ -121,8 +131,7 @@ fn loop_2<S: Simd, E: Element, const MR: usize, const NV: usize>(
         let row = tile.row + i * MR;
         for (r, to) in a_panel.iter_mut().enumerate() {
             if r < rows.len() {
-                let start = (row + r) * product.size.k + depth.p;
-                to[..depth.kc].copy_from_slice(&product.a[start..start + depth.kc]);
+                to[..depth.kc].copy_from_slice(product.a_piece(row + r, depth));
             }
         }
         let (what, at) = ((product, depth), (row, tile.col));
@@ -153,7 +162,8 @@ fn loop_1<S: Simd, E: Element, const MR: usize, const NV: usize>(
     for (i, j) in (0..nc).step_by(nr).enumerate() {
         let b_panel = &b_block[i * depth.kc * nr..(i + 1) * depth.kc * nr];
         let width = nr.min(nc - j);
-        let sums = microkernel::<S, MR, NV>(s, a_panel, b_panel);
+        let a_next = product.a_piece(row + rows.len() + i, depth);
+        let sums = microkernel::<S, MR, NV>(s, a_panel, b_panel, a_next, (rows, j));
         // by index up to MR, so that the sums are still registers
         for r in 0..MR {
             if r < rows.len() {
@@ -167,22 +177,33 @@ fn loop_1<S: Simd, E: Element, const MR: usize, const NV: usize>(
 }
 
 /// `sums[r][·] = Σ_p a[r][p] b[p][·]`, one fused multiply-add at a time in the order of `p`.
+///
+/// Meanwhile it asks for what is needed next, a cache line of each every 16 steps, so that no fetch waits for another:
+/// `a_next`, a row of the next panel of A, and the tile of C, columns `j` of `c`.
 #[inline(always)]
 fn microkernel<S: Simd, const MR: usize, const NV: usize>(
     s: S,
     a: &[[f32; KC]; MR],
     b: &[f32],
+    a_next: &[f32],
+    (c, j): (&[&mut [f32]], usize),
 ) -> [[S::V; NV]; MR] {
     let mut sums = [[s.splat(0.0); NV]; MR];
-    for (p, b) in (0..KC).zip(b.chunks_exact(NV * S::LANES)) {
-        let mut b_row = [s.splat(0.0); NV];
-        for v in 0..NV {
-            b_row[v] = s.load(&b[v * S::LANES..]);
+    for (q, b) in (0..KC / LINE).zip(b.chunks(LINE * NV * S::LANES)) {
+        s.prefetch(&a_next[a_next.len().min(q * LINE)..]);
+        if let Some(c) = c.get(q / 2) {
+            s.prefetch(&c[c.len().min(j + q % 2 * LINE)..]);
         }
-        for r in 0..MR {
-            let a = s.splat(a[r][p]);
+        for (i, b) in (0..LINE).zip(b.chunks_exact(NV * S::LANES)) {
+            let mut b_row = [s.splat(0.0); NV];
             for v in 0..NV {
-                sums[r][v] = s.mul_add(a, b_row[v], sums[r][v]);
+                b_row[v] = s.load(&b[v * S::LANES..]);
+            }
+            for r in 0..MR {
+                let a = s.splat(a[r][q * LINE + i]);
+                for v in 0..NV {
+                    sums[r][v] = s.mul_add(a, b_row[v], sums[r][v]);
+                }
             }
         }
     }

@@ -20,7 +20,9 @@ const SERIAL: usize = 1 << 16;
 /// Rows of `B` that are added to `C` in one pass over it.
 const DEPTH: usize = 16;
 /// How far ahead a row of `B` is asked for: there are `DEPTH` of them at once.
-const AHEAD: usize = 256;
+const ROW_AHEAD: usize = 256;
+/// How far ahead the columns are asked for where they are stored one after the other.
+const COLUMN_AHEAD: usize = 1024;
 
 /// `C = A · B + bias + residual`
 pub(super) fn run<E: Element>(isa: Isa, product: Product<&[E]>, c: &mut [f32]) {
@@ -50,7 +52,7 @@ impl<E: Element> SimdOp for Task<'_, '_, E> {
             tile.rows.iter_mut().for_each(|row| row.fill(0.0));
         }
         match (product.order, tile.rows.len()) {
-            (Order::Transposed, 1) => dots::<S, E, 1, 4>(s, &product, &mut tile),
+            (Order::Transposed, 1) => dots::<S, E, 1, 1>(s, &product, &mut tile),
             (Order::Transposed, 2) => dots::<S, E, 2, 4>(s, &product, &mut tile),
             (Order::Transposed, 3..=4) => dots::<S, E, 4, 2>(s, &product, &mut tile),
             (Order::Transposed, _) => dots::<S, E, 8, 1>(s, &product, &mut tile),
@@ -106,7 +108,7 @@ fn dot_tile<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
     for p in (0..whole).step_by(S::LANES) {
         let mut b_p = [s.splat(0.0); COLS];
         for c in 0..COLS {
-            s.prefetch(&b[c][b[c].len().min(p + AHEAD)..]);
+            s.prefetch(&b[c][b[c].len().min(p + COLUMN_AHEAD)..]);
             b_p[c] = E::load(s, &b[c][p..p + S::LANES]);
         }
         for r in 0..ROWS {
@@ -185,7 +187,7 @@ fn axpy_strip<S: Simd, E: Element, const ROWS: usize, const NV: usize>(
     for p in 0..band.len() {
         let start = (band.start + p) * n + tile.col;
         let b = &product.b[start + columns.start..start + columns.end];
-        s.prefetch(&product.b[product.b.len().min(start + columns.start + AHEAD)..]);
+        s.prefetch(&product.b[product.b.len().min(start + columns.start + ROW_AHEAD)..]);
         let mut b_row = [s.splat(0.0); NV];
         for v in 0..NV {
             b_row[v] = load_up_to(s, &b[v * S::LANES..]);

@@ -1,11 +1,11 @@
 //! Matrix products of f32 activations with frozen weights of any dtype, where they lie.
 //!
 //! Forward and backward are the same product `C[m, n] = A[m, k] · B[k, n]`: `A` is the activations, and `B` is the
-//! weight, read either along its rows or across them ([`Order`]). Nothing transposes or widens a weight as a whole.
+//! weight, read either along its rows or across them (`Order`). Nothing transposes or widens a weight as a whole.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`reference`] | the specification |
+//! | [`mod@reference`] | the specification |
 //! | `blocked` | many rows: cache blocks, packed panels, a tile of `C` in registers |
 //! | `few_rows` | up to 8 rows: limited by memory, so every weight is read once, unpacked |
 //! | `pack` | panels of `B`, widened to f32 |
@@ -14,6 +14,9 @@
 //! **What a result depends on.** Each number of `C` is a sum over `k` whose order depends on `k`, on the instruction
 //! set and on whether there are more than 8 rows, and on nothing else: not on the other rows, on the number of
 //! threads, or on where in a tile it lies.
+
+// Loops that run up to a constant are unrolled, and what they index stays in registers.
+#![allow(clippy::needless_range_loop)]
 
 mod blocked;
 mod few_rows;
@@ -24,7 +27,7 @@ mod tiles;
 use half::{bf16, f16};
 
 use crate::Isa;
-use crate::simd::Simd;
+use crate::simd::{Simd, portable::widen_f16};
 
 /// The numbers of a weight as they lie in memory.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +166,7 @@ impl<'a, B> Product<'a, B> {
 
 /// The number of rows, from whichever side has a width.
 fn rows(a_len: usize, k: usize, c_len: usize, n: usize) -> usize {
-    if k == 0 { c_len.checked_div(n).unwrap_or(0) } else { a_len / k }
+    a_len.checked_div(k).or(c_len.checked_div(n)).unwrap_or(0)
 }
 
 fn run(isa: Isa, product: Product, c: &mut [f32]) {
@@ -218,7 +221,7 @@ impl Element for f16 {
     }
     #[inline(always)]
     fn widen(self) -> f32 {
-        self.to_f32()
+        widen_f16(self.to_bits())
     }
 }
 

@@ -13,9 +13,10 @@ pub struct Portable;
 
 const LANES: usize = 8;
 
-/// Widens the bits of an f16. Written without branches so that the compiler vectorises a loop over it.
+/// Widens the bits of an f16: without branches, so that the compiler vectorises a loop over it, and without the call
+/// that `half` makes, which would push the vectors around it out of their registers.
 #[inline(always)]
-fn widen_f16(h: u16) -> f32 {
+pub(crate) fn widen_f16(h: u16) -> f32 {
     let shifted = u32::from(h & 0x7fff) << 13;
     // the exponent bias differs by 112; the product also normalises subnormals
     let magnitude = f32::from_bits(shifted) * f32::from_bits((127 + 112) << 23);
