@@ -28,11 +28,23 @@ impl Isa {
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let available = Isa::available();
-            let named = std::env::var("KERNELS_ISA").ok();
-            let forced = available.iter().find(|isa| Some(isa.name()) == named.as_deref());
-            *forced.unwrap_or_else(|| available.last().expect("the portable tier is always there"))
+            let best = || *Isa::available().last().expect("the portable tier is always there");
+            Isa::forced().ok().flatten().unwrap_or_else(best)
         })
+    }
+
+    /// The instruction set that `KERNELS_ISA` asks for, if it is set.
+    ///
+    /// # Errors
+    /// It names something this CPU does not have; the message says what it has.
+    pub fn forced() -> Result<Option<Isa>, String> {
+        let Ok(name) = std::env::var("KERNELS_ISA") else { return Ok(None) };
+        let available = Isa::available();
+        let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+        match available.iter().find(|isa| isa.name() == name) {
+            Some(isa) => Ok(Some(*isa)),
+            None => Err(format!("KERNELS_ISA={name}: this CPU has {}", names.join(", "))),
+        }
     }
 
     /// Every instruction set of this CPU, slowest first: the registry that tests and benches iterate.

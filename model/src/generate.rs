@@ -196,7 +196,7 @@ impl Sequence {
 
     fn look_for_stop(&mut self, stop: &[String], tokenizer: Option<&Tokenizer>) -> Result<()> {
         let Some(tokenizer) = tokenizer.filter(|_| !stop.is_empty()) else { return Ok(()) };
-        let mut text = tokenizer.decode(&self.tokens, true)?;
+        let mut text = tokenizer.decode_continuation(&self.tokens)?;
         if let Some(at) = stop.iter().filter_map(|s| text.find(s.as_str())).min() {
             text.truncate(at);
             self.text = Some(text);
@@ -207,7 +207,7 @@ impl Sequence {
 
     fn finish(self, tokenizer: Option<&Tokenizer>) -> Result<Generated> {
         let text = match (self.text, tokenizer) {
-            (None, Some(tokenizer)) => Some(tokenizer.decode(&self.tokens, true)?),
+            (None, Some(tokenizer)) => Some(tokenizer.decode_continuation(&self.tokens)?),
             (text, _) => text,
         };
         let reason = self.reason.unwrap_or(FinishReason::MaxNewTokens);

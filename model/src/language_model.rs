@@ -61,7 +61,12 @@ impl LanguageModel {
         };
         let embedding = checkpoint.tensor(&name, &[config.vocab_size, config.d_model])?;
         let head = head(&checkpoint, &config, &embedding, folder)?;
-        tracing::debug!(model = config.name_or_path, copied_bytes = checkpoint.copied_bytes(), "opened");
+        if checkpoint.copied_bytes() > 0 {
+            let (name, bytes) = (&config.name_or_path, checkpoint.copied_bytes());
+            tracing::warn!(
+                "{name}: tensors lie unaligned in their file, {bytes} bytes were copied instead of mapped"
+            );
+        }
         Ok(LanguageModel { config, checkpoint, embedding, blocks, head })
     }
 

@@ -12,7 +12,16 @@ use crate::{Error, Result};
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     eos: Option<u32>,
+    /// For tokenizers that put a space in front of every text: tokens of [`BEFORE_ENCODED`] and [`BEFORE_DECODED`].
+    before: Option<[Vec<u32>; 2]>,
 }
+
+/// How SentencePiece vocabularies spell the space before a word.
+const WORD_START: char = '\u{2581}';
+/// Never part of a longer token in these vocabularies, so what follows it is cut off cleanly.
+const BEFORE_ENCODED: &str = "\n";
+/// Not a lone byte, so that bytes after it still make whole characters.
+const BEFORE_DECODED: &str = "a";
 
 impl Tokenizer {
     /// Opens `tokenizer.json` in `folder`. Truncation and padding that the file asks for are switched off.
@@ -30,7 +39,13 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
         let eos = eos_token(folder)?.and_then(|token| inner.token_to_id(&token));
-        Ok(Tokenizer { inner, eos })
+        let mut tokenizer = Tokenizer { inner, eos, before: None };
+        let first = tokenizer.encode("a", false)?.first().and_then(|&id| tokenizer.token(id));
+        if first.is_some_and(|token| token.starts_with(WORD_START)) {
+            tokenizer.before =
+                Some([tokenizer.encode(BEFORE_ENCODED, false)?, tokenizer.encode(BEFORE_DECODED, false)?]);
+        }
+        Ok(tokenizer)
     }
 
     /// Token ids of `text`; with `add_special_tokens`, what the file's post-processor adds (such as a beginning).
@@ -43,6 +58,38 @@ impl Tokenizer {
             .map_err(|e| Error::Tokens(format!("the tokenizer refuses a text: {e}")))?
             .get_ids()
             .to_vec())
+    }
+
+    /// Token ids of a text that continues another, without special tokens.
+    ///
+    /// SentencePiece tokenizers put a space in front of every text; a continuation must not get one, so it is encoded
+    /// behind a line end whose tokens are then cut off.
+    ///
+    /// # Errors
+    /// The library refuses the text.
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        if let Some([before, _]) = &self.before {
+            let ids = self.encode(&format!("{BEFORE_ENCODED}{text}"), false)?;
+            if let Some(rest) = ids.strip_prefix(before.as_slice()) {
+                return Ok(rest.to_vec());
+            }
+        }
+        self.encode(text, false)
+    }
+
+    /// Text of ids that continue others, without special tokens: a leading space is kept, which SentencePiece
+    /// tokenizers strip from a text of its own.
+    ///
+    /// # Errors
+    /// The library refuses the ids.
+    pub fn decode_continuation(&self, ids: &[u32]) -> Result<String> {
+        if let Some([_, before]) = &self.before {
+            let text = self.decode(&[before, ids].concat(), true)?;
+            if let Some(rest) = text.strip_prefix(BEFORE_DECODED) {
+                return Ok(rest.into());
+            }
+        }
+        self.decode(ids, true)
     }
 
     /// Text of `ids`.

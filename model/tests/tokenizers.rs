@@ -75,3 +75,34 @@ fn what_cannot_be_read_is_named() {
     std::fs::write(empty.path().join("tokenizer.json"), "{\"version\": 1").unwrap();
     assert!(why().contains("tokenizer.json`: "), "{}", why());
 }
+
+/// As Llama 2's: a space in front of every text, which decoding strips again.
+const SENTENCE_PIECE: &str = r#"{
+  "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "pre_tokenizer": null, "post_processor": null,
+  "normalizer": {"type": "Sequence", "normalizers": [
+    {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+  "decoder": {"type": "Sequence", "decoders": [
+    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+    {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+  "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+    "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+    "vocab": {"<0x0A>": 0, "▁": 1, "a": 2, "b": 3, "▁a": 4, "▁b": 5}, "merges": [["▁", "a"], ["▁", "b"]]}
+}"#;
+
+#[test]
+fn a_continuation_gets_no_space_from_a_sentence_piece_tokenizer_and_keeps_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("tokenizer.json"), SENTENCE_PIECE).expect("a file");
+    let tokenizer = Tokenizer::open(folder.path()).expect("a tokenizer");
+    assert_eq!(tokenizer.encode("a b", false).expect("ids"), [4, 5]);
+    assert_eq!(
+        tokenizer.encode(" b", false).expect("ids"),
+        [1, 5],
+        "the tokenizer's own space and the text's"
+    );
+    assert_eq!(tokenizer.encode_continuation(" b").expect("ids"), [5]);
+    assert_eq!(tokenizer.encode_continuation("b").expect("ids"), [3]);
+    assert_eq!(tokenizer.decode(&[5], true).expect("text"), "b");
+    assert_eq!(tokenizer.decode_continuation(&[5]).expect("text"), " b");
+    assert_eq!(tokenizer.decode_continuation(&[3, 5]).expect("text"), "b b");
+}

@@ -26,11 +26,24 @@ pub trait Encode: Sync {
     /// # Errors
     /// Whatever the tokenizer refuses.
     fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>>;
+
+    /// The tokens of a text that continues another: no special tokens, and no space that the tokenizer puts in front
+    /// of a text of its own.
+    ///
+    /// # Errors
+    /// Whatever the tokenizer refuses.
+    fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode(text, false)
+    }
 }
 
 impl Encode for model::Tokenizer {
     fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         Ok(model::Tokenizer::encode(self, text, add_special_tokens)?)
+    }
+
+    fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(model::Tokenizer::encode_continuation(self, text)?)
     }
 }
 
@@ -163,8 +176,13 @@ impl<'a> TaskEncoder<'a> {
             match segment {
                 Segment::Soft(i) => front.extend(self.soft[i].clone().map(Source::Soft)),
                 Segment::Text(text) => {
-                    front.extend(beginning.take().into_iter().flatten().map(|&id| Source::Text(id)));
-                    front.extend(self.tokenizer.encode(&text, false)?.into_iter().map(Source::Text));
+                    let ids = match beginning.take() {
+                        Some(beginning) => {
+                            [beginning.as_slice(), &self.tokenizer.encode(&text, false)?].concat()
+                        }
+                        None => self.tokenizer.encode_continuation(&text)?,
+                    };
+                    front.extend(ids.into_iter().map(Source::Text));
                 }
             }
         }
@@ -209,7 +227,7 @@ impl PairEncoder<'_> {
             Content::Text { prompt, completion } => {
                 let why = "the model folder has no tokenizer.json; rows of text need one, rows of ids do not";
                 let tokenizer = self.tokenizer.ok_or_else(|| Error::Input(why.into()))?;
-                Ok((tokenizer.encode(prompt, true)?, tokenizer.encode(completion, false)?))
+                Ok((tokenizer.encode(prompt, true)?, tokenizer.encode_continuation(completion)?))
             }
         }
     }
@@ -274,7 +292,7 @@ fn candidates(task: &Task, tokenizer: &dyn Encode) -> Result<Vec<Candidate>> {
     let mut candidates = Vec::new();
     for (label, l) in task.labels.iter().enumerate() {
         for (answer, text) in l.answers.iter().enumerate() {
-            candidates.push(Candidate { label, answer, tokens: tokenizer.encode(text, false)? });
+            candidates.push(Candidate { label, answer, tokens: tokenizer.encode_continuation(text)? });
         }
     }
     Ok(candidates)

@@ -2,7 +2,7 @@
 //!
 //! `HF_HOME` (where the cache is), `HF_ENDPOINT` (which server) and `HF_HUB_OFFLINE=1` (only the cache) are honoured.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo};
@@ -48,10 +48,12 @@ fn is_hub_id(name: &str) -> bool {
 pub fn fetch(id: &str) -> Result<PathBuf> {
     let source = Source::new(id)?;
     let config = source.need("config.json")?;
-    for optional in ["generation_config.json", "tokenizer_config.json", "tokenizer.json"] {
-        source.get(optional).ok();
+    for optional in
+        ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"]
+    {
+        source.find(optional)?;
     }
-    if source.get("model.safetensors").is_err() {
+    if source.find("model.safetensors")?.is_none() {
         let index = source.need("model.safetensors.index.json")?;
         for shard in shards(&index)? {
             source.need(&shard)?;
@@ -68,6 +70,10 @@ fn shards(index: &Path) -> Result<Vec<String>> {
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
     let map = json["weight_map"].as_object().ok_or_else(|| bad("it has no `weight_map`".into()))?;
     let mut files: Vec<String> = map.values().filter_map(|v| v.as_str().map(str::to_string)).collect();
+    let plain = |file: &String| Path::new(file).components().all(|c| matches!(c, Component::Normal(_)));
+    if let Some(file) = files.iter().find(|file| !plain(file)) {
+        return Err(bad(format!("`{file}` leaves the model folder")));
+    }
     files.sort();
     files.dedup();
     Ok(files)
@@ -97,6 +103,16 @@ impl Source {
             Source::Cache(repo, _) => {
                 repo.get(file).ok_or_else(|| "not in the cache, and HF_HUB_OFFLINE is set".into())
             }
+        }
+    }
+
+    /// The file, or `None` when the hub says (or the cache shows) that there is none.
+    fn find(&self, file: &str) -> Result<Option<PathBuf>> {
+        match (self.get(file), self) {
+            (Ok(path), _) => Ok(Some(path)),
+            (Err(_), Source::Cache(..)) => Ok(None),
+            (Err(why), _) if why.contains("404") => Ok(None),
+            (Err(_), _) => self.need(file).map(Some),
         }
     }
 

@@ -33,6 +33,7 @@ fn draw(curves: &Curves, out: &mut String) -> Result<(), Box<dyn std::error::Err
     let last = curves.loss.last().map_or(1, |p| p.0).max(1);
     let top = curves.loss.iter().map(|p| p.1).fold(0.0, f64::max).max(1e-6) * 1.05;
     let has_metric = !curves.metric.is_empty();
+    let metric_top = curves.metric.iter().map(|p| p.1 * 1.05).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(&root)
         .caption(&curves.title, ("sans-serif", 18).into_font().color(&INK))
         .margin(14)
@@ -40,7 +41,7 @@ fn draw(curves: &Curves, out: &mut String) -> Result<(), Box<dyn std::error::Err
         .y_label_area_size(52)
         .right_y_label_area_size(if has_metric { 52 } else { 0 })
         .build_cartesian_2d(0..last, 0.0..top)?
-        .set_secondary_coord(0..last, 0.0..1.0);
+        .set_secondary_coord(0..last, 0.0..metric_top);
     chart
         .configure_mesh()
         .light_line_style(WHITE)

@@ -151,15 +151,23 @@ fn a_damaged_checkpoint_is_refused() {
         std::fs::write(&path, damaged).expect("a file");
         refused(&eval(&model, &data, &task), 2, &[expected]);
     }
-    // NaN in the weights is found when it shows, and named
-    let mut nan = whole.clone();
+}
+
+#[test]
+fn nan_in_any_weight_is_found_when_it_shows_and_named() {
+    let (case, task, data) = (Case::new(), reviews("hard.toml"), reviews("dev.jsonl"));
+    let model = case.model("gpt2-text");
+    let path = model.join("model.safetensors");
+    let whole = std::fs::read(&path).expect("a file");
     let (header, metadata) = safetensors::SafeTensors::read_metadata(&whole).expect("a header");
-    let name =
-        metadata.offset_keys().into_iter().find(|name| name.ends_with("ln_f.weight")).expect("a tensor");
-    let (start, end) = metadata.info(&name).expect("a tensor").data_offsets;
-    nan[8 + header + start..8 + header + end].fill(0xff);
-    std::fs::write(&path, nan).expect("a file");
-    refused(&eval(&model, &data, &task), 1, &["ln_f.weight"]);
+    for part in ["ln_f.weight", "h.0.attn.c_attn.weight", "h.0.mlp.c_proj.weight", "h.1.ln_1.bias"] {
+        let name = metadata.offset_keys().into_iter().find(|name| name.ends_with(part)).expect("a tensor");
+        let start = 8 + header + metadata.info(&name).expect("a tensor").data_offsets.0;
+        let mut nan = whole.clone();
+        nan[start..start + 2].fill(0xff); // one bf16 number
+        std::fs::write(&path, nan).expect("a file");
+        refused(&eval(&model, &data, &task), 1, &[part]);
+    }
 }
 
 #[test]

@@ -131,9 +131,10 @@ impl Op for Attention {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
         let (n_queries, n_keys) = (self.tensors.n_queries(), self.mask.begin.len());
         let kv_width = self.heads.n_kv_heads * self.heads.head_dim;
-        let zeros = |rows: usize, width: usize| Tensor::build(&[rows, width], |_| ());
-        let mut d_q = zeros(n_queries, self.heads.n_heads * self.heads.head_dim);
-        let (mut d_k, mut d_v) = (zeros(n_keys, kv_width), zeros(n_keys, kv_width));
+        // the kernel overwrites all of them
+        let empty = |rows: usize, width: usize| Tensor::build(&[rows, width], |_| ());
+        let mut d_q = empty(n_queries, self.heads.n_heads * self.heads.head_dim);
+        let (mut d_k, mut d_v) = (empty(n_keys, kv_width), empty(n_keys, kv_width));
         let upstream = Upstream { out: self.y.f32s(), lse: &self.lse, d_out: d_y.f32s() };
         if let (Some(d_q), Some(d_k), Some(d_v)) = (d_q.get_mut(), d_k.get_mut(), d_v.get_mut()) {
             let into = kernel::Gradients { d_q, d_k, d_v };

@@ -15,8 +15,13 @@ use tensor::{Buffer, Tensor};
 
 use crate::{Gradients, Linear, NodeId, Op, Tape, Value};
 
+/// Numbers of logits that exist at one time: 32 MB. More rows share one packing of the head's weight.
+const BLOCK_LOGITS: usize = 8 << 20;
+
 /// Rows of logits that exist at one time.
-const BLOCK: usize = 64;
+fn block_rows(vocab: usize) -> usize {
+    (BLOCK_LOGITS / vocab.max(1)).clamp(16, 1024)
+}
 
 /// The loss, and the log-probability of each target.
 #[derive(Debug)]
@@ -33,16 +38,17 @@ pub fn cross_entropy(tape: &Tape, hidden: &Value, head: &Linear, targets: &[Targ
     let wanted = hidden.node().is_some();
     let mut log_probs = Vec::with_capacity(targets.len());
     let mut d_hidden = wanted.then(|| Tensor::build(h.shape(), |_| ()));
-    let blocks = h.f32s().chunks(BLOCK * head.n_in()).enumerate();
+    let block = block_rows(head.n_out());
+    let blocks = h.f32s().chunks(block * head.n_in()).enumerate();
     for (i, rows) in blocks {
-        let first = (i * BLOCK) as u32;
+        let first = (i * block) as u32;
         let until = first + (rows.len() / head.n_in()) as u32;
         let (a, b) = (at_row(targets, first), at_row(targets, until));
         let local: Vec<_> = targets[a..b].iter().map(|t| Target { row: t.row - first, ..*t }).collect();
         let d_rows = d_hidden
             .as_mut()
             .and_then(Tensor::get_mut)
-            .map(|d| &mut d[i * BLOCK * head.n_in()..][..rows.len()]);
+            .map(|d| &mut d[i * block * head.n_in()..][..rows.len()]);
         score_block(rows, head, &local, d_rows, &mut log_probs);
     }
     assert_eq!(log_probs.len(), targets.len(), "targets are sorted by row and lie within the hidden rows");

@@ -223,8 +223,10 @@ impl SimdOp for Softmax<'_> {
                 largest = s.max(largest, s.load(&scores[j..]));
             }
             let new_max = s.max_lane(largest);
-            if new_max == f32::NEG_INFINITY {
-                scores.fill(0.0); // nothing seen yet: e^(-inf - -inf) would be a NaN
+            // Nothing seen yet: e^(-inf - -inf) would be a NaN. A NaN among the scores is no such case: `max` may have
+            // dropped it, and it must not pass for a query that sees nothing.
+            if new_max == f32::NEG_INFINITY && scores.iter().all(|&score| score == f32::NEG_INFINITY) {
+                scores.fill(0.0);
                 continue;
             }
             let mut new_sum = s.splat(0.0);

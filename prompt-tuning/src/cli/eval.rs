@@ -34,14 +34,22 @@ pub(super) struct EvalArgs {
     /// Use the prompt even if it was trained on another model
     #[arg(long)]
     force: bool,
+    /// Demonstrations in front of every example
+    #[arg(long, value_name = "K", num_args = 1..)]
+    shots: Vec<u32>,
     /// Examples computed at one time
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = super::positive)]
     batch: usize,
     #[command(flatten)]
     common: Common,
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
+    if args.shots.iter().any(|&k| k > 0) {
+        return Err(Error::Input(
+            "--shots: this version evaluates without demonstrations only (--shots 0)".into(),
+        ));
+    }
     args.common.apply()?;
     let task = Task::read(&args.task)?;
     let session = Session::open(&args.model)?;

@@ -72,6 +72,14 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     if let Some(i) = rows.iter().position(Vec::is_empty) {
         return Err(Error::Input(format!("text {} is empty: there is nothing to continue", i + 1)));
     }
+    if args.stop.iter().any(String::is_empty) {
+        return Err(Error::Input("--stop needs a string that is not empty".into()));
+    }
+    // a folder may name its end-of-text token beside the tokenizer only
+    let mut eos = session.model.config().eos_token_ids.clone();
+    if eos.is_empty() {
+        eos.extend(session.tokenizer().ok().and_then(|t| t.eos()));
+    }
     let options = Options {
         max_new_tokens: args.max_new_tokens,
         sampling: Sampling {
@@ -80,7 +88,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
             top_p: args.top_p,
             seed: args.seed,
         },
-        eos: if args.ignore_eos { Vec::new() } else { session.model.config().eos_token_ids.clone() },
+        eos: if args.ignore_eos { Vec::new() } else { eos },
         stop: args.stop.clone(),
         use_cache: true,
     };
@@ -114,10 +122,13 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     fn token(&mut self, id: u32) {
+        if !self.on {
+            return;
+        }
         self.ids.push(id);
-        let text = self.session.tokenizer().ok().and_then(|t| t.decode(&self.ids, true).ok());
+        let text = self.session.tokenizer().ok().and_then(|t| t.decode_continuation(&self.ids).ok());
         // a character may need several tokens: wait until it is whole
-        if let Some(text) = text.filter(|text| self.on && !text.ends_with('\u{fffd}')) {
+        if let Some(text) = text.filter(|text| !text.ends_with('\u{fffd}')) {
             self.print(text.get(self.printed..).unwrap_or(""));
             self.printed = text.len();
         }
@@ -144,14 +155,13 @@ fn token_ids(args: &GenerateArgs, session: &Session) -> Result<Vec<Vec<u32>>> {
 }
 
 fn print(args: &GenerateArgs, i: usize, ids: &[u32], generated: &Generated, streamed: bool) -> Result<()> {
-    let reason = format!("{:?}", generated.reason).to_lowercase();
     if args.common.json {
         return super::print_json(&json!({
             "prompt": args.text.get(i),
             "prompt_ids": ids,
             "text": generated.text,
             "token_ids": generated.tokens,
-            "finish_reason": reason,
+            "finish_reason": generated.reason.name(),
         }));
     }
     let text = match (&generated.text, args.text.get(i)) {

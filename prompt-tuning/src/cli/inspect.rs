@@ -26,7 +26,7 @@ pub(super) struct InspectArgs {
     #[arg(long)]
     force: bool,
     /// Neighbours to show
-    #[arg(long, value_name = "K", default_value_t = 5)]
+    #[arg(long, value_name = "K", default_value = "5", value_parser = super::positive)]
     top: usize,
     #[command(flatten)]
     common: Common,

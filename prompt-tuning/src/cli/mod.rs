@@ -78,6 +78,9 @@ impl Common {
         if self.device == Device::Cuda {
             return Err(Error::Input("--device cuda: this version computes on the CPU only".to_string()));
         }
+        if let Err(why) = kernels::Isa::forced() {
+            return Err(Error::Input(why));
+        }
         if self.precision == Precision::Bf16 {
             return Err(Error::Input("--precision bf16: this version computes in f32 only".to_string()));
         }
@@ -86,24 +89,30 @@ impl Common {
     }
 }
 
-/// Set by the first Ctrl-C; the second ends the process at once.
+/// Set by the first Ctrl-C of a command that has something to save.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Exit code of a run that Ctrl-C ended, as shells have it.
-const EXIT_INTERRUPTED: u8 = 130;
+/// Exit code of a process that did not wait for its saving, as shells have it.
+const EXIT_INTERRUPTED: i32 = 130;
 
-fn on_interrupt() {
-    if INTERRUPTED.swap(true, Ordering::Relaxed) {
-        std::process::exit(EXIT_INTERRUPTED.into());
+/// From now on the first Ctrl-C only sets [`INTERRUPTED`]; the second ends the process at once.
+fn catch_interrupts() {
+    let on_interrupt = || {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+    };
+    if let Err(e) = ctrlc::set_handler(on_interrupt) {
+        tracing::warn!("Ctrl-C will end the process without saving: {e}");
     }
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(e) = ctrlc::set_handler(on_interrupt) {
-        eprintln!("warning: Ctrl-C will end the process at once: {e}");
-    }
+    let warnings =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    warnings.without_time().with_target(false).with_ansi(false).init();
     let done = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
@@ -120,6 +129,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(e.exit_code())
         }
     }
+}
+
+/// A whole number of at least 1, for clap.
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number of at least 1 is needed".into())
 }
 
 /// Prints `value` as one line of JSON. A closed pipe is the reader's choice, not an error.

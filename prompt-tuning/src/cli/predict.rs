@@ -38,7 +38,7 @@ pub(super) struct PredictArgs {
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
     /// Examples computed at one time
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = super::positive)]
     batch: usize,
     #[command(flatten)]
     common: Common,

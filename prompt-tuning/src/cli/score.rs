@@ -32,7 +32,7 @@ pub(super) struct ScoreArgs {
     #[arg(long, value_name = "F")]
     data: PathBuf,
     /// Rows computed at one time
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = super::positive)]
     batch: usize,
     #[command(flatten)]
     common: Common,
@@ -43,13 +43,6 @@ pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode> {
     let session = Session::open(&args.model)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
     let rows = session.pair_rows(&args.data, prompt.as_ref().map_or(0, |p| p.n_tokens))?;
-    if let Some(i) = rows.iter().position(|row| row.scored.start == 0) {
-        return Err(Error::Input(format!(
-            "`{}`, row {}: the prompt is empty, so nothing predicts the first token of the completion; give it a prompt",
-            args.data.display(),
-            i + 1
-        )));
-    }
     for part in rows.chunks(args.batch.max(1)) {
         let scored = evaluate::token_log_probs(&session.model, prompt.as_ref(), part);
         for (row, token_log_probs) in part.iter().zip(scored) {

@@ -56,10 +56,10 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "N")]
     pub(super) epochs: Option<u64>,
     /// Examples computed at one time
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = super::positive)]
     pub(super) batch: usize,
     /// Batches whose gradients make one step
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::positive)]
     pub(super) accumulate: usize,
     /// Optimizer
     #[arg(long, value_enum, default_value_t = optimizer::Kind::Adamw, value_name = "OPT")]
@@ -74,9 +74,9 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) warmup: u64,
     /// Largest norm of the gradient [default: no limit]
-    #[arg(long, value_name = "X", value_parser = not_negative)]
+    #[arg(long, value_name = "X", value_parser = above_zero)]
     pub(super) clip: Option<f32>,
-    /// Decoupled weight decay
+    /// Weight decay: decoupled for adamw and adafactor, added to the gradient for sgd
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = not_negative)]
     pub(super) weight_decay: f32,
     /// Seed of initialisation and order
@@ -89,10 +89,10 @@ pub(super) struct TrainArgs {
     #[arg(long, requires = "task")]
     pub(super) shuffle_labels: bool,
     /// Steps between evaluations on --dev [default: only at the end]
-    #[arg(long, value_name = "N", requires = "dev")]
+    #[arg(long, value_name = "N", requires = "dev", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) eval_every: Option<u64>,
     /// End the run after this many evaluations without gain
-    #[arg(long, value_name = "N", requires = "eval_every")]
+    #[arg(long, value_name = "N", requires = "eval_every", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) patience: Option<u64>,
     /// Steps between savings of the training state
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
@@ -119,20 +119,20 @@ pub(super) enum Method {
     Full,
 }
 
-fn positive(text: &str) -> std::result::Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number of at least 1 is needed".into())
-}
-
 fn not_negative(text: &str) -> std::result::Result<f32, String> {
     let number = text.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0);
     number.ok_or_else(|| "a number that is not negative is needed".into())
 }
 
+fn above_zero(text: &str) -> std::result::Result<f32, String> {
+    not_negative(text).ok().filter(|&x| x > 0.0).ok_or_else(|| "a number above 0 is needed".into())
+}
+
 impl TrainArgs {
     fn settings(&self, n_examples: usize) -> Settings {
-        let steps_per_epoch = n_examples.div_ceil(self.batch * self.accumulate) as u64;
+        let steps_per_epoch = n_examples.div_ceil(self.batch.saturating_mul(self.accumulate)) as u64;
         Settings {
-            steps: self.steps.unwrap_or(steps_per_epoch * self.epochs.unwrap_or(1)),
+            steps: self.steps.unwrap_or(steps_per_epoch.saturating_mul(self.epochs.unwrap_or(1))),
             batch: self.batch,
             accumulate: self.accumulate,
             optimizer: self.optimizer,
@@ -169,16 +169,17 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
         )));
     }
     args.common.apply()?;
+    super::catch_interrupts();
     let inputs = Inputs::read(args)?;
     let settings = args.settings(inputs.rows.len());
-    let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(args), args.existing())?;
+    // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
+    let initial = inputs.initial_prompt(args)?;
+    let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(), args.existing())?;
     let state = if args.resume { folder.load_state()? } else { None };
     let resumed_at = state.as_ref().map(|s| s.progress.step);
     let mut trainer = match state {
         Some(state) => Trainer::resume(&inputs.session.model, &inputs.rows, settings.clone(), state),
-        None => {
-            Trainer::new(&inputs.session.model, &inputs.rows, settings.clone(), inputs.initial_prompt(args)?)
-        }
+        None => Trainer::new(&inputs.session.model, &inputs.rows, settings.clone(), initial),
     };
     let mut watch = Watch::new(args, &inputs, &mut folder, settings.steps);
     watch.begin(&inputs, trainer.state(), resumed_at);
@@ -196,7 +197,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     inputs
         .adapter(args, trainer.best_prompt(), progress.best_step.unwrap_or(progress.step))
         .write(&args.out)?;
-    let picture = folder.draw(&inputs.title(args), inputs.metric_name())?;
+    let picture = folder.draw(&inputs.title(), inputs.metric_name())?;
     let summary = json!({
         "steps": trainer.state().progress.step,
         "examples_per_s": examples as f64 / start.elapsed().as_secs_f64(),

@@ -44,7 +44,7 @@ pub struct Settings {
     pub warmup: u64,
     /// Largest norm of the gradient.
     pub clip: Option<f32>,
-    /// Decoupled weight decay.
+    /// Weight decay: decoupled for AdamW and Adafactor, added to the gradient for SGD.
     pub weight_decay: f32,
     /// Seed of the order of examples.
     pub seed: u64,
@@ -154,7 +154,8 @@ impl<'a> Trainer<'a> {
         state: State,
     ) -> Trainer<'a> {
         let shuffle = settings.shuffle.then_some(settings.seed);
-        let batches = Batches::new(rows.len(), settings.batch * settings.accumulate.max(1), shuffle);
+        let batches =
+            Batches::new(rows.len(), settings.batch.saturating_mul(settings.accumulate.max(1)), shuffle);
         Trainer { model, rows, settings, batches, state }
     }
 

@@ -83,6 +83,16 @@ impl RunFolder {
     /// The state is damaged or of another run.
     pub fn load_state(&mut self) -> Result<Option<State>> {
         let state = State::load(&self.path, &self.settings, &self.inputs)?;
+        let foreign = || {
+            adapter::FILES.iter().any(|name| self.path.join(name).exists())
+                && !self.path.join(METRICS).exists()
+        };
+        if state.is_none() && foreign() {
+            return Err(Error::Input(format!(
+                "--resume: `{}` holds a prompt but no run; start from that prompt with --init, in another --out",
+                self.path.display()
+            )));
+        }
         let step = state.as_ref().map_or(0, |s| s.progress.step);
         let keep = |line: &&str| {
             let value: Option<Value> = serde_json::from_str(line).ok();

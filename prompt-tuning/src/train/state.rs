@@ -110,7 +110,7 @@ impl State {
         let tensors = SafeTensors::deserialize(&file).map_err(|e| damaged(e.to_string()))?;
         let get = |name: &str| tensors.tensor(name).map_err(|e| damaged(e.to_string()));
         let prompt =
-            soft_prompt(&get("prompt")?).ok_or_else(|| damaged("`prompt` is not a matrix".into()))?;
+            soft_prompt(&get("prompt")?).ok_or_else(|| damaged("`prompt` is not an F32 matrix".into()))?;
         let mut optimizer =
             Optimizer::new(settings.optimizer, settings.weight_decay, prompt.n_tokens, prompt.d_model);
         optimizer.steps = header.optimizer_steps;
@@ -164,5 +164,10 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 fn soft_prompt(view: &TensorView) -> Option<SoftPrompt> {
     let &[n_tokens, d_model] = view.shape() else { return None };
-    Some(SoftPrompt { n_tokens, d_model, values: floats(view.data()) })
+    let values = floats(view.data());
+    (view.dtype() == Dtype::F32 && values.len() == n_tokens * d_model).then_some(SoftPrompt {
+        n_tokens,
+        d_model,
+        values,
+    })
 }

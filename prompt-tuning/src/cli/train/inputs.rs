@@ -14,6 +14,7 @@ use crate::rng::Rng;
 use crate::soft_prompt::SoftPrompt;
 use crate::task::Task;
 use crate::train::{DevReport, Evaluate};
+use model::Source;
 use model::forest::Row;
 
 /// Virtual tokens when neither template nor `--prompt-length` says.
@@ -93,7 +94,7 @@ impl Inputs {
             n_tokens: self.n_soft,
             embeddings: self.session.model.embedding(),
             tokenizer: self.session.encode(),
-            answers: &encoder.as_ref().map_or_else(Vec::new, first_answers_first),
+            answers: &encoder.as_ref().map_or_else(Vec::new, TaskEncoder::label_tokens),
             words: &encoder.as_ref().map_or_else(Vec::new, TaskEncoder::soft_words),
             seed: args.seed,
         })?;
@@ -103,13 +104,23 @@ impl Inputs {
         Ok(prompt)
     }
 
-    /// Names model, task, rows and initialisation: a resumed run must have the same.
-    pub(super) fn fingerprint(&self, args: &TrainArgs) -> String {
+    /// Names model, initialisation, training rows and what is evaluated: a resumed run must have the same.
+    pub(super) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.session.model.fingerprint());
-        hash.update(&args.init);
-        for row in &self.rows {
-            hash.update(format!("{:?}{:?}", row.tokens, row.scored));
+        hash.update(self.init.to_string());
+        self.rows.iter().for_each(|row| hash_row(&mut hash, row));
+        hash.update(self.metric_name());
+        match &self.dev {
+            None => hash.update("no dev"),
+            Some(Dev::Rows(rows)) => rows.iter().for_each(|row| hash_row(&mut hash, row)),
+            Some(Dev::Questions(questions, labels)) => {
+                labels.iter().for_each(|label| hash.update(label));
+                for question in questions {
+                    hash.update(question.gold.map_or(u64::MAX, |gold| gold as u64).to_le_bytes());
+                    question.candidates.iter().for_each(|c| hash_row(&mut hash, &c.row));
+                }
+            }
         }
         format!("{:x}", hash.finalize())
     }
@@ -120,7 +131,7 @@ impl Inputs {
     }
 
     /// What the picture shows.
-    pub(super) fn title(&self, args: &TrainArgs) -> String {
+    pub(super) fn title(&self) -> String {
         let model = self
             .session
             .folder
@@ -128,7 +139,6 @@ impl Inputs {
             .map_or(self.session.name.as_str().into(), |n| n.to_string_lossy());
         let task = self.task.as_ref().map_or("prompt tuning", |t| &t.name);
         format!("{task} on {model}: {} virtual tokens, {} examples", self.n_soft, self.rows.len())
-            .replace(&args.model, &model)
     }
 
     /// The adapter folder's content for `prompt`, made by `steps` steps.
@@ -206,9 +216,15 @@ impl Inputs {
     }
 }
 
-/// Tokens of the answers of all labels: first every label's first answer, then the second ones, and so on.
-fn first_answers_first(encoder: &TaskEncoder) -> Vec<Vec<u32>> {
-    let mut candidates: Vec<_> = encoder.candidates().iter().collect();
-    candidates.sort_by_key(|c| (c.answer, c.label));
-    candidates.into_iter().map(|c| c.tokens.clone()).collect()
+fn hash_row(hash: &mut Sha256, row: &Row) {
+    for source in &row.tokens {
+        let (kind, id) = match source {
+            Source::Text(id) => (0u8, id),
+            Source::Soft(k) => (1, k),
+        };
+        hash.update([kind]);
+        hash.update(id.to_le_bytes());
+    }
+    hash.update((row.scored.start as u64).to_le_bytes());
+    hash.update((row.scored.end as u64).to_le_bytes());
 }
