@@ -3,6 +3,7 @@
 //! Hashing gigabytes would take longer than many runs do. The headers name every tensor, its shape and place; blocks
 //! spread evenly over the data tell two trainings of one architecture apart.
 
+use kernels::activation::Activation;
 use sha2::{Digest, Sha256};
 use tensor::Checkpoint;
 
@@ -27,10 +28,19 @@ pub(crate) fn fingerprint(config: &Config, checkpoint: &Checkpoint) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What changes the computation, in a form that stays the same when fields are added here.
-fn essentials(c: &Config) -> String {
+/// What changes the computation: sizes, epsilon, activation and rotation frequencies, as numbers. Names in the code
+/// may change; a fingerprint that is stored beside a prompt must not.
+fn essentials(c: &Config) -> Vec<u8> {
     let sizes = [c.d_model, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.d_ff, c.vocab_size];
-    format!("{:?} {sizes:?} {:e} {:?} {:?}\n", c.architecture, c.norm_eps, c.activation, c.rope)
+    let activation = match c.activation {
+        Activation::GeluTanh => 1,
+        Activation::GeluErf => 2,
+        Activation::Silu => 3,
+        Activation::Relu => 4,
+    };
+    let frequencies = c.rope.as_ref().map_or_else(Vec::new, |rope| rope.frequencies(c.head_dim));
+    let numbers = sizes.into_iter().chain([activation]).flat_map(|n| (n as u64).to_le_bytes());
+    numbers.chain([c.norm_eps].into_iter().chain(frequencies).flat_map(f32::to_le_bytes)).collect()
 }
 
 /// All of `data` when it is small, else [`BLOCKS`] blocks evenly spread, the first and the last block among them.
