@@ -2,14 +2,16 @@
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "aarch64")]
+use crate::simd::neon::Neon;
 use crate::simd::{SimdOp, portable::Portable};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2::Avx2, avx512::Avx512};
 
 /// An instruction set this CPU is known to have.
 ///
-/// The x86 variants carry a token that can only be made by asking the CPU, so holding an `Isa` is the proof that its
-/// instructions may be executed.
+/// All variants but the portable one carry a token that can only be made by asking the CPU, so holding an `Isa` is the
+/// proof that its instructions may be executed.
 #[derive(Clone, Copy, Debug)]
 pub enum Isa {
     /// Any CPU: the `wide` crate at the compiler's baseline.
@@ -20,11 +22,14 @@ pub enum Isa {
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// AArch64 with NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
 }
 
 impl Isa {
-    /// The fastest instruction set of this CPU, or the one named by `KERNELS_ISA` (`portable`, `avx2`, `avx512`) if
-    /// the CPU has it. Asked once per process.
+    /// The fastest instruction set of this CPU, or the one named by `KERNELS_FORCE_ISA` (`portable`, `avx2`,
+    /// `avx512`, `neon`) if the CPU has it. Asked once per process.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -33,33 +38,35 @@ impl Isa {
         })
     }
 
-    /// The instruction set that `KERNELS_ISA` asks for, if it is set.
+    /// The instruction set that `KERNELS_FORCE_ISA` asks for, if it is set.
     ///
     /// # Errors
     /// It names something this CPU does not have; the message says what it has.
     pub fn forced() -> Result<Option<Isa>, String> {
-        let Ok(name) = std::env::var("KERNELS_ISA") else { return Ok(None) };
+        let Ok(name) = std::env::var("KERNELS_FORCE_ISA") else { return Ok(None) };
         let available = Isa::available();
         let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
         match available.iter().find(|isa| isa.name() == name) {
             Some(isa) => Ok(Some(*isa)),
-            None => Err(format!("KERNELS_ISA={name}: this CPU has {}", names.join(", "))),
+            None => Err(format!("KERNELS_FORCE_ISA={name}: this CPU has {}", names.join(", "))),
         }
     }
 
     /// Every instruction set of this CPU, slowest first: the registry that tests and benches iterate.
     pub fn available() -> Vec<Isa> {
-        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
+        #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused_mut))]
         let mut list = vec![Isa::Portable(Portable)];
         #[cfg(target_arch = "x86_64")]
         {
             list.extend(Avx2::new().map(Isa::Avx2));
             list.extend(Avx512::new().map(Isa::Avx512));
         }
+        #[cfg(target_arch = "aarch64")]
+        list.extend(Neon::new().map(Isa::Neon));
         list
     }
 
-    /// The name used by `KERNELS_ISA`, `KERNELS_REQUIRE`, tests and benches.
+    /// The name used by `KERNELS_FORCE_ISA`, `KERNELS_REQUIRE`, tests and benches.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable(_) => "portable",
@@ -67,6 +74,8 @@ impl Isa {
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "neon",
         }
     }
 
@@ -79,6 +88,8 @@ impl Isa {
             Isa::Avx2(s) => s.run(op),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(s) => s.run(op),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(s) => s.run(op),
         }
     }
 }

@@ -232,6 +232,13 @@ fn what_this_version_cannot_do_is_said() {
     }
 }
 
+#[test]
+fn an_instruction_set_that_is_not_here_is_refused_with_those_that_are() {
+    let mut command = program();
+    command.env("KERNELS_FORCE_ISA", "abacus").args(["score", "--model", "none", "--data", "none"]);
+    refused(&command.output().expect("it runs"), 2, &["KERNELS_FORCE_ISA=abacus", "portable"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_saves_and_says_how_to_go_on() {

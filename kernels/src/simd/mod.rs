@@ -12,6 +12,8 @@ pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 pub mod math;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
 
 use half::{bf16, f16};

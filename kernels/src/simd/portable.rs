@@ -1,6 +1,6 @@
 //! Any CPU: eight lanes of the `wide` crate at the instruction set the compiler was told to assume.
 //!
-//! It has no `unsafe`. The x86 tiers are checked against it and against plain scalars.
+//! It has no `unsafe`. The other tiers are checked against it and against plain scalars.
 
 use half::{bf16, f16};
 use wide::f32x8;

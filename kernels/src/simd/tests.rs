@@ -191,22 +191,50 @@ fn all_65536_halves_widen_exactly() {
     }
 }
 
-struct Pow2(f32);
+struct Pow2<'a>(&'a [f32; MAX_LANES]);
 
-impl SimdOp for Pow2 {
-    type Output = f32;
+impl SimdOp for Pow2<'_> {
+    type Output = Vec<f32>;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S) -> f32 {
-        s.max_lane(s.pow2(s.splat(self.0)))
+    fn eval<S: Simd>(self, s: S) -> Vec<f32> {
+        let mut out = vec![0.0; S::LANES];
+        s.store(s.pow2(s.load(self.0)), &mut out);
+        out
     }
 }
 
 #[test]
 fn pow2_is_exact() {
     for isa in Isa::available() {
-        for n in -126..=127 {
-            assert_eq!(isa.run(Pow2(n as f32)), 2f32.powi(n), "{} 2^{n}", isa.name());
+        for first in -126..=127 {
+            // another power in every lane
+            let n = std::array::from_fn(|i| (first + i as i32).min(127));
+            for (n, power) in n.into_iter().zip(isa.run(Pow2(&n.map(|n| n as f32)))) {
+                assert_eq!(power, 2f32.powi(n), "{} 2^{n}", isa.name());
+            }
         }
+    }
+}
+
+struct Prefetch<'a>(&'a [f32]);
+
+impl SimdOp for Prefetch<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        s.prefetch(self.0);
+    }
+}
+
+#[test]
+fn prefetch_changes_nothing_wherever_it_points() {
+    let x = [1.0, 2.0];
+    for isa in Isa::available() {
+        // memory, the end of it, and an address that is not mapped
+        for slice in [&x[..], &x[2..], &[]] {
+            isa.run(Prefetch(slice));
+        }
+        assert_eq!(x, [1.0, 2.0], "{}", isa.name());
     }
 }
 
