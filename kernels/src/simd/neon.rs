@@ -183,7 +183,7 @@ impl Simd for Neon {
         // the intrinsic is not stable
         // SAFETY: every AArch64 CPU has the instruction; it changes nothing and never faults, whatever the address.
         unsafe {
-            asm!("prfm pldl1keep, [{}]", in(reg) x.as_ptr(), options(nomem, nostack, preserves_flags));
+            asm!("prfm pldl1keep, [{}]", in(reg) x.as_ptr(), options(readonly, nostack, preserves_flags));
         }
     }
     #[inline(always)]
