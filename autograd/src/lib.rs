@@ -6,6 +6,9 @@
 //! Weights are [`tensor::Frozen`] or a [`Linear`] over one. They enter operations, never become leaves, and there is no
 //! code here that could compute their gradient: a frozen linear layer remembers nothing but its weight.
 //!
+//! What backward needs and nothing else is remembered: [`tape`] says how rows whose gradient nobody wants are left out, and
+//! [`ops::segment()`] how even the rest can be traded for one more forward pass.
+//!
 //! Each operation is one file in [`ops`]: formula, forward, what is remembered, backward.
 
 pub mod linear;

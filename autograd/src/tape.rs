@@ -1,6 +1,15 @@
 //! The tape itself: nodes in creation order, drained backwards, each dropped as soon as it has been used.
+//!
+//! # Gradients at some rows
+//!
+//! Of a batch's embeddings only the soft tokens can learn: the gradient of every other row would be thrown away. So a
+//! value says at which rows its gradient is wanted. [`ops::embed`](crate::ops::embed()) is where such rows begin, a
+//! row-wise operation hands them on ([`Tape::record_rows`]), and they end where rows are mixed. A gradient may be made
+//! with all rows or with the wanted ones only: the one place where gradients are summed, [`Gradients::add`], cuts it. So
+//! an operation that knows nothing of this is right, and one that knows has less to remember and less to compute.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use kernels::{Isa, elementwise};
 use tensor::Tensor;
@@ -14,12 +23,16 @@ pub struct NodeId(usize);
 pub struct Value {
     tensor: Tensor,
     node: Option<NodeId>,
+    wanted: Wanted,
 }
+
+/// The rows at which a gradient is wanted, ascending and fewer than all; `None` means all.
+pub(crate) type Wanted = Option<Arc<[u32]>>;
 
 impl Value {
     /// A constant: nothing upstream of it needs a gradient.
     pub fn constant(tensor: Tensor) -> Value {
-        Value { tensor, node: None }
+        Value { tensor, node: None, wanted: None }
     }
 
     /// The numbers.
@@ -36,38 +49,72 @@ impl Value {
     /// its backward pass, so it needs no node of its own.
     pub(crate) fn shifted(&self, tensor: Tensor) -> Value {
         assert_eq!(tensor.len(), self.tensor.len(), "a shift keeps the size");
-        Value { tensor, node: self.node }
+        Value { tensor, node: self.node, wanted: self.wanted.clone() }
     }
+
+    /// The rows of this value that a row-wise operation must remember for its backward pass.
+    pub fn remembered(&self) -> Tensor {
+        match &self.wanted {
+            Some(rows) => self.tensor.take_rows(rows),
+            None => self.tensor.clone(),
+        }
+    }
+
+    /// The same rows of numbers that go with this value, one per row.
+    pub fn remembered_of(&self, per_row: Vec<f32>) -> Vec<f32> {
+        match &self.wanted {
+            Some(rows) => rows.iter().map(|&row| per_row[row as usize]).collect(),
+            None => per_row,
+        }
+    }
+}
+
+/// Where a row-wise function of `inputs` wants its gradient: where they want theirs, everywhere if they disagree.
+fn wanted_by(inputs: &[&Value]) -> Wanted {
+    let mut each = inputs.iter().filter(|v| v.node.is_some()).map(|v| v.wanted.as_ref());
+    let first = each.next()??;
+    each.all(|rows| rows.is_some_and(|rows| Arc::ptr_eq(rows, first))).then(|| first.clone())
 }
 
 /// What an operation remembers, and how it goes backward.
 pub trait Op {
-    /// Given the gradient of the operation's output, adds the gradients of its inputs to `grads`.
+    /// Given the gradient of the operation's output, adds the gradients of its inputs to `grads`. `d_out` has the rows
+    /// of the output that are wanted: all of them after [`Tape::record`].
     fn backward(self: Box<Self>, d_out: Tensor, grads: &mut Gradients);
 }
 
 /// Gradients waiting for their node's turn.
 #[derive(Debug)]
 pub struct Gradients {
-    slots: Vec<Option<Tensor>>,
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    wanted: Wanted,
+    sum: Option<Tensor>,
 }
 
 impl Gradients {
-    /// Adds to the gradient of a node; `make` is not called for a constant. This is the only place where gradients
-    /// are summed: a value used many times (a shared prefix) needs nothing more.
+    /// Adds to the gradient of a node; `make` is not called for a constant. It may give all rows or the wanted ones.
+    /// This is the only place where gradients are summed: a value used many times (a shared prefix) needs nothing more.
     pub fn add(&mut self, node: Option<NodeId>, make: impl FnOnce() -> Tensor) {
         let Some(NodeId(i)) = node else { return };
-        let new = make();
-        self.slots[i] = Some(match self.slots[i].take() {
+        let (slot, mut new) = (&mut self.slots[i], make());
+        // the wanted rows are fewer than all, so the number of rows says which of the two it is
+        if let Some(rows) = slot.wanted.as_ref().filter(|rows| rows.len() < new.rows()) {
+            new = new.take_rows(rows);
+        }
+        slot.sum = Some(match slot.sum.take() {
             None => new,
             Some(old) => sum(old, new),
         });
     }
 
-    /// The gradient of `value`, zeros when the loss does not depend on it. Panics for a constant.
+    /// The gradient of a leaf, zeros when the loss does not depend on it. Panics for a constant.
     pub fn take(&mut self, value: &Value) -> Tensor {
         let NodeId(i) = value.node.expect("a constant has no gradient");
-        self.slots[i].take().unwrap_or_else(|| Tensor::build(value.tensor.shape(), |out| out.fill(0.0)))
+        self.slots[i].sum.take().unwrap_or_else(|| Tensor::build(value.tensor.shape(), |out| out.fill(0.0)))
     }
 }
 
@@ -88,8 +135,14 @@ fn sum(mut a: Tensor, mut b: Tensor) -> Tensor {
 /// Operations in the order they were done.
 #[derive(Default)]
 pub struct Tape {
+    nodes: RefCell<Vec<Node>>,
+    recomputes: bool,
+}
+
+struct Node {
     /// `None` marks a leaf.
-    nodes: RefCell<Vec<Option<Box<dyn Op>>>>,
+    op: Option<Box<dyn Op>>,
+    wanted: Wanted,
 }
 
 impl Tape {
@@ -98,21 +151,64 @@ impl Tape {
         Tape::default()
     }
 
+    /// An empty tape that remembers little and computes it again on the way back; see [`ops::segment`].
+    ///
+    /// [`ops::segment`]: crate::ops::segment()
+    pub fn recomputing() -> Tape {
+        Tape { recomputes: true, ..Tape::default() }
+    }
+
+    /// Whether this tape was made by [`Tape::recomputing`].
+    pub fn recomputes(&self) -> bool {
+        self.recomputes
+    }
+
     /// A value whose gradient is wanted. Takes the numbers themselves, so a [`tensor::Frozen`] cannot become one.
-    pub fn leaf(&self, shape: &[usize], data: Vec<f32>) -> Value {
-        Value { tensor: Tensor::from_vec(shape, data), node: Some(self.push(None)) }
+    pub fn leaf(&self, shape: &[usize], data: impl AsRef<[f32]>) -> Value {
+        self.leaf_of(Value::constant(Tensor::build(shape, |out| out.copy_from_slice(data.as_ref()))))
+    }
+
+    /// A leaf with the numbers of a value, wanted where that is.
+    pub(crate) fn leaf_of(&self, value: Value) -> Value {
+        let node = self.push(Node { op: None, wanted: value.wanted.clone() });
+        Value { node: Some(node), ..value }
     }
 
     /// The result of an operation: recorded when one of `inputs` needs a gradient, else a constant and `op` is never
     /// made.
     pub fn record<O: Op + 'static>(&self, out: Tensor, inputs: &[&Value], op: impl FnOnce() -> O) -> Value {
-        let wanted = inputs.iter().any(|v| v.node.is_some());
-        Value { tensor: out, node: wanted.then(|| self.push(Some(Box::new(op())))) }
+        self.record_at(out, None, inputs, op)
     }
 
-    fn push(&self, op: Option<Box<dyn Op>>) -> NodeId {
+    /// The result of an operation of which row `i` depends on row `i` of the inputs alone: its gradient is wanted where
+    /// theirs is, and what it keeps of them is [`Value::remembered`].
+    pub fn record_rows<O: Op + 'static>(
+        &self,
+        out: Tensor,
+        inputs: &[&Value],
+        op: impl FnOnce() -> O,
+    ) -> Value {
+        self.record_at(out, wanted_by(inputs), inputs, op)
+    }
+
+    /// The result of an operation whose gradient is wanted at some rows.
+    pub(crate) fn record_at<O: Op + 'static>(
+        &self,
+        tensor: Tensor,
+        wanted: Wanted,
+        inputs: &[&Value],
+        op: impl FnOnce() -> O,
+    ) -> Value {
+        if inputs.iter().all(|v| v.node.is_none()) {
+            return Value::constant(tensor);
+        }
+        let node = self.push(Node { op: Some(Box::new(op())), wanted: wanted.clone() });
+        Value { tensor, node: Some(node), wanted }
+    }
+
+    fn push(&self, node: Node) -> NodeId {
         let mut nodes = self.nodes.borrow_mut();
-        nodes.push(op);
+        nodes.push(node);
         NodeId(nodes.len() - 1)
     }
 
@@ -131,12 +227,18 @@ impl Tape {
     /// The tape is used up; every node is dropped, and with it what it remembers, right after its turn. A loss that
     /// is a constant gives zero gradients everywhere.
     pub fn backward(self, loss: &Value) -> Gradients {
+        self.backward_from(loss, Tensor::build(loss.tensor.shape(), |out| out.fill(1.0)))
+    }
+
+    /// Goes backward from a value with a given gradient.
+    pub(crate) fn backward_from(self, value: &Value, d_value: Tensor) -> Gradients {
         let mut nodes = self.nodes.into_inner();
-        let mut grads = Gradients { slots: vec![None; nodes.len()] };
-        grads.add(loss.node, || Tensor::build(loss.tensor.shape(), |out| out.fill(1.0)));
-        while let Some(op) = nodes.pop() {
-            let Some(op) = op else { continue };
-            if let Some(d_out) = grads.slots[nodes.len()].take() {
+        let slots = nodes.iter_mut().map(|node| Slot { wanted: node.wanted.take(), sum: None });
+        let mut grads = Gradients { slots: slots.collect() };
+        grads.add(value.node, || d_value);
+        while let Some(node) = nodes.pop() {
+            let Some(op) = node.op else { continue };
+            if let Some(d_out) = grads.slots[nodes.len()].sum.take() {
                 op.backward(d_out, &mut grads);
             }
         }

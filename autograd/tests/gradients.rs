@@ -2,6 +2,7 @@
 //! formula, with a random gradient from above. Inputs are used where the operation allows more than one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::activation::Activation;
 use kernels::attention::Heads;
@@ -109,22 +110,21 @@ fn linear_in_both_layouts_with_bias_and_residual() {
     }
 }
 
+/// LayerNorm of one row.
+fn normalised(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
+    let n = x.len() as f64;
+    let mean = x.iter().sum::<f64>() / n;
+    let var = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+    let rstd = (var + 1e-5).sqrt().recip();
+    x.iter().zip(weight).zip(bias).map(|((x, w), b)| (x - mean) * rstd * w + b).collect()
+}
+
 #[test]
 fn norms() {
     let (w, wide_w) = frozen(&[7], 3);
     let (b, wide_b) = frozen(&[7], 4);
     check("layer_norm", &[&[3, 7]], &|t, v| ops::layer_norm(t, &v[0], &w, &b, 1e-5), &|v| {
-        v[0].chunks(7)
-            .flat_map(|x| {
-                let mean = x.iter().sum::<f64>() / 7.0;
-                let var = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 7.0;
-                let rstd = (var + 1e-5).sqrt().recip();
-                x.iter()
-                    .enumerate()
-                    .map(|(i, x)| (x - mean) * rstd * wide_w[i] + wide_b[i])
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+        v[0].chunks(7).flat_map(|x| normalised(x, &wide_w, &wide_b)).collect()
     });
     check("rms_norm", &[&[3, 7]], &|t, v| ops::rms_norm(t, &v[0], &w, 1e-6), &|v| {
         v[0].chunks(7)
@@ -204,6 +204,94 @@ fn embeddings() {
         let position = |t: usize| &wide_p[at[t] as usize * 3..][..3];
         let token = |(t, s)| row(s).iter().zip(position(t)).map(|(a, b)| a + b).collect::<Vec<_>>();
         sources.iter().enumerate().flat_map(token).collect()
+    });
+}
+
+/// Hands its input on, and says how many rows of gradient came.
+struct Probe {
+    input: Option<NodeId>,
+    rows: Arc<AtomicUsize>,
+}
+
+impl Op for Probe {
+    fn backward(self: Box<Self>, d_out: Tensor, grads: &mut Gradients) {
+        self.rows.store(d_out.rows(), Ordering::Relaxed);
+        grads.add(self.input, || d_out);
+    }
+}
+
+/// A block's way to the embeddings: norm and projection by rows, attention that mixes them, and the residual.
+#[test]
+fn row_wise_gradients_of_embeddings_are_made_at_soft_tokens_only() {
+    const WIDTH: usize = 6;
+    let ((table, wide), (w, wide_w)) = (frozen(&[9, WIDTH], 8), frozen(&[3 * WIDTH, WIDTH], 9));
+    let ((gain, wide_gain), (shift, wide_shift)) = (frozen(&[WIDTH], 10), frozen(&[WIDTH], 11));
+    let layer = Linear::new(w, Layout::OutIn, None);
+    let (heads, mask) = (Heads { n_heads: 2, n_kv_heads: 2, head_dim: 3, scale: 0.5 }, forest());
+    let sources: Arc<[Source]> =
+        Arc::new([Source::Soft(1), Source::Text(8), Source::Soft(0), Source::Text(2), Source::Soft(1)]);
+    let seen: [Arc<AtomicUsize>; 2] = Default::default();
+    let probe = |t: &Tape, x: &Value, rows: &Arc<AtomicUsize>| {
+        t.record_rows(x.tensor().clone(), &[x], || Probe { input: x.node(), rows: rows.clone() })
+    };
+    let forward = |t: &Tape, v: &[Value]| {
+        let x = probe(t, &ops::embed(t, &sources, &table, Some(&v[0])), &seen[0]);
+        let n = ops::layer_norm(t, &x, &gain, &shift, 1e-5);
+        let qkv = probe(t, &ops::linear(t, &n, &layer, None), &seen[1]);
+        ops::add(t, &ops::attention(t, Qkv::Fused(&qkv, None), heads, &mask), &x)
+    };
+    check("embeddings in a block", &[&[2, WIDTH]], &forward, &|v| {
+        let row = |s: &Source| match *s {
+            Source::Text(id) => wide[id as usize * WIDTH..][..WIDTH].to_vec(),
+            Source::Soft(k) => v[0][k as usize * WIDTH..][..WIDTH].to_vec(),
+        };
+        let x: Vec<f64> = sources.iter().flat_map(row).collect();
+        let n: Vec<f64> = x.chunks(WIDTH).flat_map(|x| normalised(x, &wide_gain, &wide_shift)).collect();
+        let qkv = product(&n, WIDTH, 3 * WIDTH, &|i, o| wide_w[o * WIDTH + i]);
+        let part = |c: usize| {
+            qkv.chunks(3 * WIDTH).flat_map(|row| row[c * WIDTH..][..WIDTH].to_vec()).collect::<Vec<_>>()
+        };
+        let y = plain_attention(heads, &part(0), &part(1), &part(2), &mask);
+        y.iter().zip(&x).map(|(y, x)| y + x).collect()
+    });
+    assert_eq!(
+        seen.map(|rows| rows.load(Ordering::Relaxed)),
+        [3, 3],
+        "rows of gradient; 5 tokens, 3 of them soft"
+    );
+}
+
+#[test]
+fn without_soft_tokens_nothing_is_recorded() {
+    let (table, _) = frozen(&[9, 3], 5);
+    let tape = Tape::new();
+    let prompt = tape.leaf(&[2, 3], [0.5; 6]);
+    let sources: Arc<[Source]> = Arc::new([Source::Text(1), Source::Text(2)]);
+    assert!(ops::embed(&tape, &sources, &table, Some(&prompt)).node().is_none());
+}
+
+#[test]
+fn a_segment_is_what_is_in_it() {
+    let (w, wide) = frozen(&[3, 3], 12);
+    let layer = Linear::new(w, Layout::OutIn, None);
+    // used twice inside, so that gradients meet there
+    let f = move |t: &Tape, x: &Value| {
+        let inner = ops::activation(t, &ops::linear(t, x, &layer, None), Activation::GeluTanh);
+        ops::add(t, &inner, x)
+    };
+    let data = Rng(13).normals(12);
+    let gradient = |tape: Tape| {
+        let x = tape.leaf(&[4, 3], &data);
+        let y = ops::segment(&tape, &ops::segment(&tape, &x, f.clone()), f.clone());
+        let (n, loss) = (tape.len(), dot(&tape, &y, &Rng(14).normals(12)));
+        (n, y.tensor().f32s().to_vec(), tape.backward(&loss).take(&x).f32s().to_vec())
+    };
+    let (kept, again) = (gradient(Tape::new()), gradient(Tape::recomputing()));
+    assert_eq!((kept.0, again.0), (7, 3), "nodes: the leaf, and the operations or the segments");
+    assert_eq!((kept.1, kept.2), (again.1, again.2));
+    check("segment", &[&[4, 3]], &|t, v| ops::segment(t, &v[0], f.clone()), &|v| {
+        let y = product(&v[0], 3, 3, &|i, o| wide[o * 3 + i]);
+        y.iter().zip(&v[0]).map(|(&y, x)| act(Activation::GeluTanh, y) + x).collect()
     });
 }
 

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, layer_norm, linear};
+use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, layer_norm, linear, segment};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
@@ -26,7 +26,7 @@ use crate::{Config, Result};
 #[derive(Debug)]
 pub(crate) struct Gpt2 {
     wpe: Frozen,
-    layers: Vec<Block>,
+    layers: Vec<Arc<Block>>,
     ln_f: LayerNorm,
 }
 
@@ -49,6 +49,12 @@ struct LayerNorm {
     eps: f32,
 }
 
+/// Which queries a block computes, if not all, and who they see.
+struct Pass {
+    rows: Option<Arc<[u32]>>,
+    mask: Arc<Intervals>,
+}
+
 /// What every tensor's name starts with: `transformer.`, or nothing in the files of the original models.
 fn prefix(checkpoint: &Checkpoint) -> &'static str {
     if checkpoint.contains("wte.weight") { "" } else { "transformer." }
@@ -62,10 +68,10 @@ pub(crate) fn embedding_name(checkpoint: &Checkpoint) -> String {
 impl Gpt2 {
     pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<Gpt2> {
         let prefix = prefix(checkpoint);
-        let blocks = (0..config.n_layers).map(|i| Block::load(checkpoint, config, &format!("{prefix}h.{i}")));
+        let block = |i| Block::load(checkpoint, config, &format!("{prefix}h.{i}")).map(Arc::new);
         Ok(Gpt2 {
             wpe: checkpoint.tensor(&format!("{prefix}wpe.weight"), &[config.n_positions, config.d_model])?,
-            layers: blocks.collect::<Result<_>>()?,
+            layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
             ln_f: LayerNorm::load(checkpoint, config, &format!("{prefix}ln_f"))?,
         })
     }
@@ -75,13 +81,16 @@ impl Gpt2 {
         let mut x = add_rows(embeds, &self.wpe, step.positions);
         let last = self.layers.len() - 1;
         for (i, block) in self.layers.iter().enumerate() {
-            let cache = step.cache.as_mut().map(|cache| cache.layer(i));
-            x = match step.outputs.filter(|_| i == last) {
-                Some(rows) => {
-                    let mask = Arc::new(step.mask.for_queries(rows));
-                    block.forward(tape, &x, &mask, Some(rows), cache)
+            let pass = match step.outputs.filter(|_| i == last) {
+                Some(rows) => Pass { rows: Some(rows.clone()), mask: Arc::new(step.mask.for_queries(rows)) },
+                None => Pass { rows: None, mask: step.mask.clone() },
+            };
+            x = match step.cache.as_mut() {
+                Some(cache) => block.forward(tape, &x, &pass, Some(cache.layer(i))),
+                None => {
+                    let block = block.clone();
+                    segment(tape, &x, move |tape, x| block.forward(tape, x, &pass, None))
                 }
-                None => block.forward(tape, &x, step.mask, None, cache),
             };
         }
         self.ln_f.forward(tape, &x)
@@ -105,16 +114,10 @@ impl Block {
     }
 
     /// `[T, d_model]` to `[rows or T, d_model]`. The mask counts the queries of `rows`.
-    fn forward(
-        &self,
-        tape: &Tape,
-        x: &Value,
-        mask: &Arc<Intervals>,
-        rows: Option<&Arc<[u32]>>,
-        cache: Option<&mut LayerCache>,
-    ) -> Value {
+    fn forward(&self, tape: &Tape, x: &Value, pass: &Pass, cache: Option<&mut LayerCache>) -> Value {
+        let rows = pass.rows.as_ref();
         let qkv = linear(tape, &self.ln_1.forward(tape, x), &self.c_attn, None);
-        let mixed = attention(tape, Qkv::Fused(&qkv, rows), self.heads, mask, cache);
+        let mixed = attention(tape, Qkv::Fused(&qkv, rows), self.heads, &pass.mask, cache);
         let x = rows.map_or_else(|| x.clone(), |rows| gather_rows(tape, x, rows));
         let x = linear(tape, &mixed, &self.attn_c_proj, Some(&x));
 

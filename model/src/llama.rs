@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use autograd::ops::{Intervals, Qkv, gated, gather_rows, linear, rms_norm, rope};
+use autograd::ops::{Intervals, Qkv, gated, gather_rows, linear, rms_norm, rope, segment};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
@@ -29,7 +29,7 @@ use crate::{Config, Result};
 pub(crate) struct Llama {
     /// One per pair of lanes of a head.
     frequencies: Vec<f32>,
-    layers: Vec<Block>,
+    layers: Vec<Arc<Block>>,
     norm: RmsNorm,
 }
 
@@ -54,12 +54,12 @@ struct RmsNorm {
     eps: f32,
 }
 
-/// Which queries a block computes, who they see, and the angles of queries and keys.
-struct Pass<'a> {
-    rows: Option<&'a Arc<[u32]>>,
-    mask: &'a Arc<Intervals>,
-    query_angles: &'a Arc<Table>,
-    key_angles: &'a Arc<Table>,
+/// Which queries a block computes, if not all, who they see, and the angles of queries and keys.
+struct Pass {
+    rows: Option<Arc<[u32]>>,
+    mask: Arc<Intervals>,
+    query_angles: Arc<Table>,
+    key_angles: Arc<Table>,
 }
 
 /// Name of the token embedding.
@@ -69,11 +69,10 @@ pub(crate) fn embedding_name(_: &Checkpoint) -> String {
 
 impl Llama {
     pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<Llama> {
-        let blocks =
-            (0..config.n_layers).map(|i| Block::load(checkpoint, config, &format!("model.layers.{i}")));
+        let block = |i| Block::load(checkpoint, config, &format!("model.layers.{i}")).map(Arc::new);
         Ok(Llama {
             frequencies: config.rope.map(|rope| rope.frequencies(config.head_dim)).unwrap_or_default(),
-            layers: blocks.collect::<Result<_>>()?,
+            layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
             norm: RmsNorm::load(checkpoint, config, "model.norm")?,
         })
     }
@@ -84,28 +83,29 @@ impl Llama {
         let last = self.layers.len() - 1;
         let angles = Arc::new(Table::new(step.positions, &self.frequencies));
         for (i, block) in self.layers.iter().enumerate() {
-            let cache = step.cache.as_mut().map(|cache| cache.layer(i));
-            x = match step.outputs.filter(|_| i == last) {
-                Some(rows) => {
-                    let mask = Arc::new(step.mask.for_queries(rows));
-                    let positions: Vec<u32> = rows.iter().map(|&r| step.positions[r as usize]).collect();
-                    let query_angles = Arc::new(Table::new(&positions, &self.frequencies));
-                    let pass = Pass {
-                        rows: Some(rows),
-                        mask: &mask,
-                        query_angles: &query_angles,
-                        key_angles: &angles,
-                    };
-                    block.forward(tape, &x, pass, cache)
-                }
+            let pass = self.pass(&step, step.outputs.filter(|_| i == last), &angles);
+            x = match step.cache.as_mut() {
+                Some(cache) => block.forward(tape, &x, &pass, Some(cache.layer(i))),
                 None => {
-                    let pass =
-                        Pass { rows: None, mask: step.mask, query_angles: &angles, key_angles: &angles };
-                    block.forward(tape, &x, pass, cache)
+                    let block = block.clone();
+                    segment(tape, &x, move |tape, x| block.forward(tape, x, &pass, None))
                 }
             };
         }
         self.norm.forward(tape, &x)
+    }
+
+    /// What a block needs that computes the queries `rows` of a step, or all.
+    fn pass(&self, step: &Step, rows: Option<&Arc<[u32]>>, angles: &Arc<Table>) -> Pass {
+        let (mask, query_angles) = match rows {
+            Some(rows) => {
+                let positions: Vec<u32> = rows.iter().map(|&r| step.positions[r as usize]).collect();
+                let query_angles = Arc::new(Table::new(&positions, &self.frequencies));
+                (Arc::new(step.mask.for_queries(rows)), query_angles)
+            }
+            None => (step.mask.clone(), angles.clone()),
+        };
+        Pass { rows: rows.cloned(), mask, query_angles, key_angles: angles.clone() }
     }
 }
 
@@ -137,13 +137,14 @@ impl Block {
     }
 
     /// `[T, d_model]` to `[rows or T, d_model]`.
-    fn forward(&self, tape: &Tape, x: &Value, pass: Pass, cache: Option<&mut LayerCache>) -> Value {
-        let wanted = |v: &Value| pass.rows.map_or_else(|| v.clone(), |rows| gather_rows(tape, v, rows));
+    fn forward(&self, tape: &Tape, x: &Value, pass: &Pass, cache: Option<&mut LayerCache>) -> Value {
+        let wanted =
+            |v: &Value| pass.rows.as_ref().map_or_else(|| v.clone(), |rows| gather_rows(tape, v, rows));
         let n = self.input_layernorm.forward(tape, x);
-        let q = rope(tape, &linear(tape, &wanted(&n), &self.q_proj, None), pass.query_angles);
-        let k = rope(tape, &linear(tape, &n, &self.k_proj, None), pass.key_angles);
+        let q = rope(tape, &linear(tape, &wanted(&n), &self.q_proj, None), &pass.query_angles);
+        let k = rope(tape, &linear(tape, &n, &self.k_proj, None), &pass.key_angles);
         let v = linear(tape, &n, &self.v_proj, None);
-        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, pass.mask, cache);
+        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, &pass.mask, cache);
         let x = linear(tape, &mixed, &self.o_proj, Some(&wanted(x)));
 
         let m = self.post_attention_layernorm.forward(tape, &x);

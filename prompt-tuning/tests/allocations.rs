@@ -123,6 +123,7 @@ fn a_step_allocates_nothing_of_a_weights_size_and_loading_copies_nothing() {
         shuffle: false,
         eval_every: None,
         patience: None,
+        recompute: false,
     };
     let mut trainer = Trainer::new(&model, &rows, settings, prompt);
     LARGEST.store(0, Ordering::Relaxed);

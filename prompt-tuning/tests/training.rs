@@ -31,6 +31,7 @@ fn settings(optimizer: Kind, lr: f32, batch: usize) -> Settings {
         shuffle: false,
         eval_every: None,
         patience: None,
+        recompute: false,
     }
 }
 
@@ -142,6 +143,22 @@ fn gradients_and_losses_have_the_same_bits_for_any_number_of_threads() {
         assert!(one.1.iter().any(|&g| g != 0.0));
         assert_eq!(one, run(2), "{name}: 2 threads");
         assert_eq!(one, run(5), "{name}: 5 threads");
+    }
+}
+
+#[test]
+fn recomputing_changes_no_bit() {
+    for name in fixture::ALL {
+        let model = LanguageModel::open(&fixture::folder(name)).expect("a model");
+        let rows = fixture::rows(name);
+        let run = |recompute: bool| {
+            let settings = Settings { recompute, ..settings(Kind::Sgd, 0.1, rows.len()) };
+            let mut trainer = Trainer::new(&model, &rows, settings, fixture::initial_prompt(name));
+            let step = |_| trainer.step().map(|report| (report.loss.to_bits(), report.grad_norm.to_bits()));
+            let steps: Vec<_> = (0..4).map(step).collect::<Result<_>>().expect("steps");
+            (steps, trainer.state().prompt.values.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+        };
+        assert_eq!(run(false), run(true), "{name}");
     }
 }
 

@@ -1,14 +1,14 @@
 //! Memory for activations and gradients, handed out again instead of freed.
 //!
 //! A training step makes the same few hundred buffers every time. Asking the operating system for each of them costs
-//! a page fault and a zeroing per 4 KiB, so a dropped buffer goes to a free list and the next one of its size class
+//! a page fault and a zeroing per 4 KiB, so a dropped buffer goes to a free list and the next one that fits into it
 //! takes it from there. Kernels overwrite their outputs, so what a recycled buffer held before does not matter; with
 //! debug assertions it is filled with NaN, and a kernel that forgets a number is found by every test.
 //!
-//! The pool never holds more than was in use at one time: before new memory is asked for beyond the largest amount
-//! ever in use, free buffers of other sizes are given back.
+//! Batches differ in their number of tokens. A buffer may therefore serve a request of as little as half its size: once
+//! the largest batch was seen, no other asks for memory. The pool never holds more than was in use at one time: before
+//! new memory is asked for beyond the largest amount ever in use, free buffers that do not fit are given back.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Below this the system allocator is fast enough.
@@ -58,8 +58,7 @@ impl Drop for Buffer {
         let mut pool = lock();
         pool.live -= data.len();
         if data.len() >= SMALLEST_POOLED && data.len() == class(data.len()) {
-            pool.free_total += data.len();
-            pool.free.entry(data.len()).or_default().push(data);
+            pool.keep(data);
         }
     }
 }
@@ -83,20 +82,22 @@ pub fn usage() -> Usage {
 
 #[derive(Default)]
 struct Pool {
-    free: BTreeMap<usize, Vec<Vec<f32>>>,
+    /// Ascending by length.
+    free: Vec<Vec<f32>>,
     free_total: usize,
     live: usize,
     peak: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), free_total: 0, live: 0, peak: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), free_total: 0, live: 0, peak: 0 });
 
 fn lock() -> MutexGuard<'static, Pool> {
     // the pool is consistent between any two statements that can panic
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The size class of `len`: rounded up to an eighth of its power of two, so at most 12.5 % is unused.
+/// The size class of `len`: rounded up to an eighth of its power of two, so at most 12.5 % is unused (and, never having
+/// been touched, takes no memory). A batch that is a little larger than the largest before finds its buffers too.
 fn class(len: usize) -> usize {
     if len < SMALLEST_POOLED {
         return len;
@@ -108,10 +109,10 @@ fn class(len: usize) -> usize {
 fn take(len: usize) -> Vec<f32> {
     let class = class(len);
     let mut pool = lock();
-    pool.live += class;
+    let recycled = (class >= SMALLEST_POOLED).then(|| pool.find(class)).flatten();
+    pool.live += recycled.as_ref().map_or(class, Vec::len);
     pool.peak = pool.peak.max(pool.live);
-    if let Some(data) = pool.free.get_mut(&class).and_then(Vec::pop) {
-        pool.free_total -= class;
+    if let Some(data) = recycled {
         return data;
     }
     pool.shrink();
@@ -120,14 +121,26 @@ fn take(len: usize) -> Vec<f32> {
 }
 
 impl Pool {
+    fn keep(&mut self, data: Vec<f32>) {
+        let at = self.free.partition_point(|free| free.len() <= data.len());
+        self.free_total += data.len();
+        self.free.insert(at, data);
+    }
+
+    /// The smallest free buffer of at least `class` numbers, if it is not far too large.
+    fn find(&mut self, class: usize) -> Option<Vec<f32>> {
+        let at = self.free.partition_point(|free| free.len() < class);
+        self.free.get(at).filter(|free| free.len() <= 2 * class)?;
+        let data = self.free.remove(at);
+        self.free_total -= data.len();
+        Some(data)
+    }
+
     /// Gives free buffers back, the largest first, until live and free together are no more than the peak.
     fn shrink(&mut self) {
         while self.live + self.free_total > self.peak {
-            let Some((&class, list)) = self.free.iter_mut().next_back() else { return };
-            match list.pop() {
-                Some(_) => self.free_total -= class,
-                None => drop(self.free.remove(&class)),
-            }
+            let Some(data) = self.free.pop() else { return };
+            self.free_total -= data.len();
         }
     }
 }
@@ -152,5 +165,9 @@ mod tests {
         let address = first.as_slice().as_ptr();
         drop(first);
         assert_eq!(Buffer::uninit(odd).as_slice().as_ptr(), address);
+        let smaller = Buffer::uninit(odd / 4 * 3);
+        assert_eq!((smaller.as_slice().as_ptr(), smaller.as_slice().len()), (address, odd / 4 * 3));
+        drop(smaller);
+        assert_ne!(Buffer::uninit(odd / 4).as_slice().as_ptr(), address, "far too large for this");
     }
 }

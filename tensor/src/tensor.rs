@@ -122,6 +122,16 @@ impl Tensor {
         Tensor { shape: shape.to_vec(), ..self.clone() }
     }
 
+    /// Some rows of an f32 tensor, `[rows.len(), width]`; a row may be named more than once.
+    pub fn take_rows(&self, rows: &[u32]) -> Tensor {
+        let width = self.width();
+        Tensor::build(&[rows.len(), width], |out| {
+            for (out, &row) in out.chunks_exact_mut(width.max(1)).zip(rows) {
+                out.copy_from_slice(&self.f32s()[row as usize * width..][..width]);
+            }
+        })
+    }
+
     /// The bytes of the tensor.
     pub fn bytes(&self) -> &[u8] {
         match &self.storage {

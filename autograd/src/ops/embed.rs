@@ -4,7 +4,8 @@
 //! forward    y[t] = table[id]   for Text(id),     y[t] = prompt[k]   for Soft(k)
 //! backward   d_prompt[k] += d_y[t]   for every t that is Soft(k)
 //! ```
-//! The sum goes over the tokens in order, so it has the same bits for any number of threads. The table is frozen.
+//! The sum goes over the tokens in order, so it has the same bits for any number of threads. The table is frozen, so the
+//! gradient of `y` is wanted at the soft tokens only.
 
 use std::sync::Arc;
 
@@ -36,18 +37,29 @@ pub fn embed(tape: &Tape, sources: &Arc<[Source]>, table: &Frozen, prompt: Optio
             }
         }
     });
-    let Some(prompt) = prompt else { return Value::constant(y) };
-    tape.record(y, &[prompt], || Embed {
-        prompt: prompt.node(),
-        shape: prompt.tensor().shape().to_vec(),
-        sources: sources.clone(),
+    let Some(prompt) = prompt.filter(|prompt| prompt.node().is_some()) else { return Value::constant(y) };
+    let (tokens, soft): (Vec<u32>, Vec<u32>) = soft_tokens(sources).unzip();
+    if soft.is_empty() {
+        return Value::constant(y);
+    }
+    let wanted = (tokens.len() < sources.len()).then(|| tokens.into());
+    let shape = prompt.tensor().shape().to_vec();
+    tape.record_at(y, wanted, &[prompt], || Embed { prompt: prompt.node(), shape, soft })
+}
+
+/// Every soft token: its place among the tokens, and its row of the prompt.
+fn soft_tokens(sources: &[Source]) -> impl Iterator<Item = (u32, u32)> + '_ {
+    sources.iter().enumerate().filter_map(|(t, source)| match *source {
+        Source::Soft(k) => Some((t as u32, k)),
+        Source::Text(_) => None,
     })
 }
 
 struct Embed {
     prompt: Option<NodeId>,
     shape: Vec<usize>,
-    sources: Arc<[Source]>,
+    /// The row of the prompt that each soft token is, in order.
+    soft: Vec<u32>,
 }
 
 impl Op for Embed {
@@ -56,11 +68,9 @@ impl Op for Embed {
         grads.add(self.prompt, || {
             Tensor::build(&self.shape, |d_prompt| {
                 d_prompt.fill(0.0);
-                for (d, source) in d_y.f32s().chunks_exact(width).zip(self.sources.iter()) {
-                    if let Source::Soft(k) = *source {
-                        let acc = &mut d_prompt[k as usize * width..][..width];
-                        acc.iter_mut().zip(d).for_each(|(a, d)| *a += d);
-                    }
+                for (d, &k) in d_y.f32s().chunks_exact(width).zip(&self.soft) {
+                    let acc = &mut d_prompt[k as usize * width..][..width];
+                    acc.iter_mut().zip(d).for_each(|(a, d)| *a += d);
                 }
             })
         });

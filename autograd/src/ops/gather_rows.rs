@@ -14,17 +14,8 @@ use crate::{Gradients, NodeId, Op, Tape, Value};
 
 /// `[T, C] -> [rows.len(), C]`; a row may be named more than once.
 pub fn gather_rows(tape: &Tape, x: &Value, rows: &Arc<[u32]>) -> Value {
-    let y = gather(x.tensor(), rows);
+    let y = x.tensor().take_rows(rows);
     tape.record(y, &[x], || GatherRows { input: x.node(), from: x.tensor().rows(), rows: rows.clone() })
-}
-
-fn gather(x: &Tensor, rows: &[u32]) -> Tensor {
-    let width = x.width();
-    Tensor::build(&[rows.len(), width], |y| {
-        for (out, &row) in y.chunks_exact_mut(width.max(1)).zip(rows) {
-            out.copy_from_slice(&x.f32s()[row as usize * width..][..width]);
-        }
-    })
 }
 
 struct GatherRows {

@@ -21,12 +21,12 @@ pub fn layer_norm(tape: &Tape, x: &Value, weight: &Frozen, bias: &Frozen, eps: f
     let y = Tensor::build(x.tensor().shape(), |y| {
         kernel::forward(Isa::best(), x.tensor().f32s(), affine, y, &mut mean, &mut rstd);
     });
-    tape.record(y, &[x], || LayerNorm {
+    tape.record_rows(y, &[x], || LayerNorm {
         input: x.node(),
-        x: x.tensor().clone(),
+        x: x.remembered(),
         weight: weight.clone(),
-        mean,
-        rstd,
+        mean: x.remembered_of(mean),
+        rstd: x.remembered_of(rstd),
     })
 }
 

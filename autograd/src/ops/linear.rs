@@ -19,8 +19,7 @@ pub fn linear(tape: &Tape, x: &Value, layer: &Linear, residual: Option<&Value>) 
     let y = Tensor::build(&[rows, layer.n_out()], |y| {
         matmul::forward(Isa::best(), x.tensor().f32s(), layer.weight(), epilogue, y);
     });
-    let inputs: Vec<&Value> = [x].into_iter().chain(residual).collect();
-    tape.record(y, &inputs, || LinearOp {
+    tape.record_rows(y, &[x, residual.unwrap_or(x)], || LinearOp {
         x: x.node(),
         residual: residual.and_then(Value::node),
         layer: layer.clone(),

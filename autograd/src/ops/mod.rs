@@ -11,6 +11,7 @@ pub mod linear;
 pub mod rms_norm;
 pub mod rope;
 pub mod scale;
+pub mod segment;
 
 pub use activation::{activation, gated};
 pub use add::add;
@@ -23,3 +24,4 @@ pub use linear::linear;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use scale::scale;
+pub use segment::segment;

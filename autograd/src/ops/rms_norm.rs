@@ -19,7 +19,12 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Frozen, eps: f32) -> Value {
     let y = Tensor::build(x.tensor().shape(), |y| {
         kernel::forward(Isa::best(), x.tensor().f32s(), weight.f32s(), eps, y, &mut rstd);
     });
-    tape.record(y, &[x], || RmsNorm { input: x.node(), x: x.tensor().clone(), weight: weight.clone(), rstd })
+    tape.record_rows(y, &[x], || RmsNorm {
+        input: x.node(),
+        x: x.remembered(),
+        weight: weight.clone(),
+        rstd: x.remembered_of(rstd),
+    })
 }
 
 struct RmsNorm {

@@ -94,6 +94,9 @@ pub(super) struct TrainArgs {
     /// End the run after this many evaluations without gain
     #[arg(long, value_name = "N", requires = "eval_every", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) patience: Option<u64>,
+    /// Compute activations again on the way back instead of keeping them: less memory, more time, the same bits
+    #[arg(long)]
+    pub(super) recompute: bool,
     /// Steps between savings of the training state
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) save_every: u64,
@@ -149,6 +152,7 @@ impl TrainArgs {
             shuffle: !self.no_shuffle,
             eval_every: self.eval_every,
             patience: self.patience,
+            recompute: self.recompute,
         }
     }
 

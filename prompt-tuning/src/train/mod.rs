@@ -54,6 +54,9 @@ pub struct Settings {
     pub eval_every: Option<u64>,
     /// Evaluations without gain after which the run ends.
     pub patience: Option<u64>,
+    /// Whether activations are computed again on the way back instead of being kept. Changes no bit of the result.
+    #[serde(default)]
+    pub recompute: bool,
 }
 
 /// What one step did.
@@ -271,8 +274,8 @@ impl<'a> Trainer<'a> {
     /// Adds the batch's gradient to `grad`; returns its loss.
     fn accumulate(&self, batch: &PackedBatch, grad: &mut [f32]) -> f64 {
         let prompt = &self.state.prompt;
-        let tape = Tape::new();
-        let leaf = tape.leaf(&[prompt.n_tokens, prompt.d_model], prompt.values.clone());
+        let tape = if self.settings.recompute { Tape::recomputing() } else { Tape::new() };
+        let leaf = tape.leaf(&[prompt.n_tokens, prompt.d_model], &prompt.values);
         let scored = self.model.score(&tape, batch, Some(&leaf));
         let loss = f64::from(scored.loss.tensor().f32s()[0]);
         let d_prompt = tape.backward(&scored.loss).take(&leaf);

@@ -139,8 +139,10 @@ fn check_same(header: &Header, settings: &Settings, inputs: &str) -> Result<()> 
     }
     let as_map = |s: &Settings| serde_json::to_value(s).unwrap_or_default();
     let (old, new) = (as_map(&header.settings), as_map(settings));
-    // a constant learning rate does not depend on the length of the run, so the run may be made longer
-    let may_differ = |key: &str| key == "steps" && settings.schedule == Decay::Constant;
+    // a constant learning rate does not depend on the length of the run, so the run may be made longer; recomputing
+    // changes no bit of it
+    let may_differ =
+        |key: &str| key == "recompute" || (key == "steps" && settings.schedule == Decay::Constant);
     let same = |(key, value): &(&String, &serde_json::Value)| {
         may_differ(key) || new.get(key.as_str()) == Some(value)
     };
