@@ -53,8 +53,8 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// Adds to the gradient of a node; `make` is not called for a constant. This is the only place where gradients
-    /// are summed: a value used many times (a shared prefix) needs nothing more.
+    /// Adds to the gradient of a node; `make` is not called for a constant. Gradients are summed here and in
+    /// [`Gradients::add_into`] only: a value used many times (a shared prefix) needs nothing more.
     pub fn add(&mut self, node: Option<NodeId>, make: impl FnOnce() -> Tensor) {
         let Some(NodeId(i)) = node else { return };
         let new = make();
@@ -62,6 +62,16 @@ impl Gradients {
             None => new,
             Some(old) => sum(old, new),
         });
+    }
+
+    /// As [`Gradients::add`] for a kernel that can do the sum itself: `write(d, accumulate)` adds to `d`, or overwrites
+    /// it when nothing was there. Saves a pass over memory where a residual goes around an operation.
+    pub fn add_into(&mut self, node: Option<NodeId>, shape: &[usize], write: impl FnOnce(&mut [f32], bool)) {
+        let Some(NodeId(i)) = node else { return };
+        if let Some(d) = self.slots[i].as_mut().and_then(Tensor::get_mut) {
+            return write(d, true);
+        }
+        self.add(node, || Tensor::build(shape, |d| write(d, false)));
     }
 
     /// The gradient of `value`, zeros when the loss does not depend on it. Panics for a constant.
