@@ -97,7 +97,8 @@ struct Slot {
 
 impl Gradients {
     /// Adds to the gradient of a node; `make` is not called for a constant. It may give all rows or the wanted ones.
-    /// This is the only place where gradients are summed: a value used many times (a shared prefix) needs nothing more.
+    /// Gradients are summed here and in [`Gradients::add_into`] only: a value used many times (a shared prefix) needs
+    /// nothing more.
     pub fn add(&mut self, node: Option<NodeId>, make: impl FnOnce() -> Tensor) {
         let Some(NodeId(i)) = node else { return };
         let (slot, mut new) = (&mut self.slots[i], make());
@@ -109,6 +110,17 @@ impl Gradients {
             None => new,
             Some(old) => sum(old, new),
         });
+    }
+
+    /// As [`Gradients::add`] for a kernel that can do the sum itself: `write(d, accumulate)` adds to `d`, or overwrites
+    /// it when nothing of this shape was there. Saves a pass over memory where a residual goes around an operation.
+    pub fn add_into(&mut self, node: Option<NodeId>, shape: &[usize], write: impl FnOnce(&mut [f32], bool)) {
+        let Some(NodeId(i)) = node else { return };
+        let there = self.slots[i].sum.as_mut().filter(|sum| sum.shape() == shape);
+        if let Some(d) = there.and_then(Tensor::get_mut) {
+            return write(d, true);
+        }
+        self.add(node, || Tensor::build(shape, |d| write(d, false)));
     }
 
     /// The gradient of a leaf, zeros when the loss does not depend on it. Panics for a constant.

@@ -3,7 +3,7 @@
 //! ```text
 //! GeluTanh  a(x) = x/2 (1 + t),  t = tanh u,  u = √(2/π) (x + 0.044715 x³)
 //!           a'(x) = (1 + t)/2 + x/2 (1 - t²) √(2/π) (1 + 3·0.044715 x²)        since tanh' = 1 - tanh²
-//!           computed with (1 + t)/2 = σ(2u) and (1 - t²)/4 = σ(2u) (1 - σ(2u)), where nothing cancels
+//!           computed with (1 + t)/2 = σ and (1 - t²)/4 = σ (1 - σ) at 2u, where nothing cancels
 //! GeluErf   a(x) = x Φ(x),  Φ(x) = (1 + erf(x/√2))/2
 //!           a'(x) = Φ(x) + x φ(x),  φ(x) = e^(-x²/2) / √(2π)                   since Φ' = φ
 //! Silu      a(x) = x σ(x),  σ(x) = 1/(1 + e^-x)
@@ -17,8 +17,8 @@
 
 use crate::{
     Isa,
-    simd::{Simd, SimdOp, math},
-    slices::{TASK, load, run_all, store},
+    simd::{Simd, math},
+    slices::{Step, run_map},
 };
 
 /// Which function.
@@ -34,22 +34,42 @@ pub enum Activation {
     Relu,
 }
 
+/// Calls `$run` with the function of `$act` as `$f`. One type each, so that the choice is made outside of the loops.
+macro_rules! dispatch {
+    ($act:expr, |$f:ident| $run:expr) => {
+        match $act {
+            Activation::GeluTanh => {
+                let $f = GeluTanh;
+                $run
+            }
+            Activation::GeluErf => {
+                let $f = GeluErf;
+                $run
+            }
+            Activation::Silu => {
+                let $f = Silu;
+                $run
+            }
+            Activation::Relu => {
+                let $f = Relu;
+                $run
+            }
+        }
+    };
+}
+
 /// `y = act(x)`
 ///
 /// Panics when the lengths differ.
 pub fn forward(isa: Isa, act: Activation, x: &[f32], y: &mut [f32]) {
-    assert_eq!(x.len(), y.len(), "x and y");
-    let tasks = x.chunks(TASK).zip(y.chunks_mut(TASK));
-    run_all(isa, tasks.map(|(x, y)| Forward { act, x, y }));
+    dispatch!(act, |f| run_map(isa, Plain(f), [x], [y]));
 }
 
 /// `d_x = d_y * act'(x)`
 ///
 /// Panics when the lengths differ.
 pub fn backward(isa: Isa, act: Activation, x: &[f32], d_y: &[f32], d_x: &mut [f32]) {
-    assert_eq!((d_y.len(), d_x.len()), (x.len(), x.len()), "d_y and d_x");
-    let tasks = x.chunks(TASK).zip(d_y.chunks(TASK)).zip(d_x.chunks_mut(TASK));
-    run_all(isa, tasks.map(|((x, d_y), d_x)| Backward { act, x, d_y, d_x }));
+    dispatch!(act, |f| run_map(isa, PlainBackward(f), [x, d_y], [d_x]));
 }
 
 /// The inputs of a gated activation; `gate` and `up` have one length.
@@ -63,35 +83,75 @@ pub struct Gated<'a> {
     pub up: &'a [f32],
 }
 
-impl<'a> Gated<'a> {
-    fn chunks(self) -> impl Iterator<Item = Gated<'a>> {
-        assert_eq!(self.gate.len(), self.up.len(), "gate and up");
-        let pairs = self.gate.chunks(TASK).zip(self.up.chunks(TASK));
-        pairs.map(move |(gate, up)| Gated { act: self.act, gate, up })
-    }
-}
-
 /// `y = act(gate) * up`
 ///
 /// Panics when the lengths differ.
 pub fn gated_forward(isa: Isa, inputs: Gated, y: &mut [f32]) {
-    assert_eq!(inputs.gate.len(), y.len(), "gate and y");
-    run_all(isa, inputs.chunks().zip(y.chunks_mut(TASK)).map(|(inputs, y)| GatedForward { inputs, y }));
+    let Gated { act, gate, up } = inputs;
+    dispatch!(act, |f| run_map(isa, GatedForward(f), [gate, up], [y]));
 }
 
 /// `d_gate = d_y * up * act'(gate)`, `d_up = d_y * act(gate)`
 ///
 /// Panics when the lengths differ.
 pub fn gated_backward(isa: Isa, inputs: Gated, d_y: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
-    let n = inputs.gate.len();
-    assert_eq!((d_y.len(), d_gate.len(), d_up.len()), (n, n, n), "d_y, d_gate and d_up");
-    let grads = d_gate.chunks_mut(TASK).zip(d_up.chunks_mut(TASK));
-    let tasks = inputs.chunks().zip(d_y.chunks(TASK)).zip(grads);
-    run_all(isa, tasks.map(|((inputs, d_y), (d_gate, d_up))| GatedBackward { inputs, d_y, d_gate, d_up }));
+    let Gated { act, gate, up } = inputs;
+    dispatch!(act, |f| run_map(isa, GatedBackward(f), [gate, up, d_y], [d_gate, d_up]));
 }
 
-/// A function and its derivative at a vector. One type each, so that the choice is made outside of the loops.
-trait Function: Copy {
+/// `x` to `act(x)`
+#[derive(Clone, Copy)]
+struct Plain<F>(F);
+
+impl<F: Function> Step<1, 1> for Plain<F> {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x]: [S::V; 1], _: [S::V; 1]) -> [S::V; 1] {
+        let (a, _) = F::at(s, x);
+        [a]
+    }
+}
+
+/// `x`, `d_y` to `d_x`
+#[derive(Clone, Copy)]
+struct PlainBackward<F>(F);
+
+impl<F: Function> Step<2, 1> for PlainBackward<F> {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x, d_y]: [S::V; 2], _: [S::V; 1]) -> [S::V; 1] {
+        let (_, slope) = F::at(s, x);
+        [s.mul(d_y, slope)]
+    }
+}
+
+/// `gate`, `up` to `act(gate) * up`
+#[derive(Clone, Copy)]
+struct GatedForward<F>(F);
+
+impl<F: Function> Step<2, 1> for GatedForward<F> {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [gate, up]: [S::V; 2], _: [S::V; 1]) -> [S::V; 1] {
+        let (a, _) = F::at(s, gate);
+        [s.mul(a, up)]
+    }
+}
+
+/// `gate`, `up`, `d_y` to `d_gate`, `d_up`
+#[derive(Clone, Copy)]
+struct GatedBackward<F>(F);
+
+impl<F: Function> Step<3, 2> for GatedBackward<F> {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [gate, up, d_y]: [S::V; 3], _: [S::V; 2]) -> [S::V; 2] {
+        let (a, slope) = F::at(s, gate);
+        [s.mul(s.mul(d_y, up), slope), s.mul(d_y, a)]
+    }
+}
+
+/// A function and its derivative at a vector.
+///
+/// Far out the smooth ones are `x` or 0 in f32, so their arguments are cut to where the exponentials are moderate:
+/// below the limit `x` itself is replaced, above it only what enters the exponential.
+trait Function: Copy + Send + Sync {
     /// `(a(x), a'(x))`; what the caller drops is not computed.
     fn at<S: Simd>(s: S, x: S::V) -> (S::V, S::V);
 }
@@ -105,153 +165,57 @@ struct Silu;
 #[derive(Clone, Copy)]
 struct Relu;
 
-/// `√(2/π)`
-const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-/// The cubic coefficient of the tanh formula.
-const CUBIC: f32 = 0.044715;
-/// `1/√(2π)`
-const INV_SQRT_2PI: f32 = 0.398_942_3;
+/// `2 √(2/π)`: the linear coefficient of `2u` in the tanh formula.
+const LINEAR: f32 = 1.595_769_1;
+/// Its cubic coefficient.
+const CUBED: f32 = 0.044715 * LINEAR;
 
 impl Function for GeluTanh {
     #[inline(always)]
     fn at<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
-        const TWICE: f32 = 2.0 * SQRT_2_OVER_PI;
-        let (one, square) = (s.splat(1.0), s.mul(x, x));
-        let twice_inner = s.mul(s.mul(s.splat(TWICE), x), s.mul_add(s.splat(CUBIC), square, one));
-        let d_twice_inner = s.mul(s.splat(TWICE), s.mul_add(s.splat(3.0 * CUBIC), square, one));
-        let (cdf, d_cdf) = logistic(s, twice_inner);
-        (s.mul(x, cdf), s.mul_add(s.mul(x, d_cdf), d_twice_inner, cdf))
+        // 2u(9.9) = 85
+        let x = math::at_least(s, x, -9.9);
+        let cut = math::at_most(s, x, 9.9);
+        let square = s.mul(cut, cut);
+        // 2u = x (LINEAR + CUBED x²), and its derivative is LINEAR + 3 CUBED x²
+        let twice_inner = s.mul(cut, s.mul_add(s.splat(CUBED), square, s.splat(LINEAR)));
+        let d_twice_inner = s.mul_add(s.splat(3.0 * CUBED), square, s.splat(LINEAR));
+        let (cdf, rest) = math::logistic(s, twice_inner);
+        (s.mul(x, cdf), slope(s, cut, cdf, s.mul(rest, d_twice_inner)))
     }
 }
 
 impl Function for GeluErf {
     #[inline(always)]
     fn at<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
-        let half = s.splat(0.5);
-        let erf = math::erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
-        let cdf = s.mul_add(half, erf, half);
-        let density = math::exp(s, s.mul(s.splat(-0.5), s.mul(x, x)));
-        let d_cdf = s.mul(s.splat(INV_SQRT_2PI), density);
-        (s.mul(x, cdf), s.mul_add(x, d_cdf, cdf))
+        let x = math::at_least(s, x, -math::NORMAL_LIMIT);
+        let cut = math::at_most(s, x, math::NORMAL_LIMIT);
+        let (cdf, density) = math::normal(s, cut);
+        (s.mul(x, cdf), s.mul_add(cut, density, cdf))
     }
 }
 
 impl Function for Silu {
     #[inline(always)]
     fn at<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
-        let (sigmoid, d_sigmoid) = logistic(s, x);
-        (s.mul(x, sigmoid), s.mul_add(x, d_sigmoid, sigmoid))
+        let x = math::at_least(s, x, -math::MODERATE);
+        let cut = math::at_most(s, x, math::MODERATE);
+        let (sigmoid, rest) = math::logistic(s, cut);
+        (s.mul(x, sigmoid), slope(s, cut, sigmoid, rest))
     }
 }
 
-/// `σ(x)` and `σ'(x) = σ(x) (1 - σ(x))`, both with full relative precision in both tails.
-///
-/// With `e = e^-|x|` the larger of `σ` and `1 - σ` is `1/(1 + e)`, the smaller `e/(1 + e)`.
+/// `σ + x σ d`, the derivative of `x σ` where `σ' = σ d`.
 #[inline(always)]
-fn logistic<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
-    let (zero, one) = (s.splat(0.0), s.splat(1.0));
-    let e = math::exp(s, s.sub(zero, s.abs(x)));
-    let larger = s.div(one, s.add(one, e));
-    let smaller = s.mul(e, larger);
-    (s.select_lt(x, zero, smaller, larger), s.mul(smaller, larger))
+fn slope<S: Simd>(s: S, x: S::V, sigmoid: S::V, d: S::V) -> S::V {
+    s.mul_add(s.mul(x, sigmoid), d, sigmoid)
 }
 
 impl Function for Relu {
     #[inline(always)]
     fn at<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
         let zero = s.splat(0.0);
-        // a NaN is not less than zero: it stays
-        (s.select_lt(x, zero, zero, x), s.select_lt(zero, x, s.splat(1.0), zero))
-    }
-}
-
-/// Calls `$loops(s, $op, F)` with the type of the activation.
-macro_rules! dispatch {
-    ($act:expr, $loops:ident($s:expr, $op:expr)) => {
-        match $act {
-            Activation::GeluTanh => $loops($s, $op, GeluTanh),
-            Activation::GeluErf => $loops($s, $op, GeluErf),
-            Activation::Silu => $loops($s, $op, Silu),
-            Activation::Relu => $loops($s, $op, Relu),
-        }
-    };
-}
-
-/// An op whose loop is `$loops`.
-macro_rules! simd_op {
-    ($op:ident, $act:ident $(. $field:ident)?, $loops:ident) => {
-        impl SimdOp for $op<'_> {
-            type Output = ();
-            #[inline(always)]
-            fn eval<S: Simd>(self, s: S) {
-                dispatch!(self.$act $(. $field)?, $loops(s, self))
-            }
-        }
-    };
-}
-
-struct Forward<'a> {
-    act: Activation,
-    x: &'a [f32],
-    y: &'a mut [f32],
-}
-simd_op!(Forward, act, forward_loop);
-
-#[inline(always)]
-fn forward_loop<S: Simd, F: Function>(s: S, op: Forward, _: F) {
-    for i in (0..op.x.len()).step_by(S::LANES) {
-        let (a, _) = F::at(s, load(s, op.x, i));
-        store(s, a, op.y, i);
-    }
-}
-
-struct Backward<'a> {
-    act: Activation,
-    x: &'a [f32],
-    d_y: &'a [f32],
-    d_x: &'a mut [f32],
-}
-simd_op!(Backward, act, backward_loop);
-
-#[inline(always)]
-fn backward_loop<S: Simd, F: Function>(s: S, op: Backward, _: F) {
-    for i in (0..op.x.len()).step_by(S::LANES) {
-        let (_, slope) = F::at(s, load(s, op.x, i));
-        store(s, s.mul(load(s, op.d_y, i), slope), op.d_x, i);
-    }
-}
-
-struct GatedForward<'a> {
-    inputs: Gated<'a>,
-    y: &'a mut [f32],
-}
-simd_op!(GatedForward, inputs.act, gated_forward_loop);
-
-#[inline(always)]
-fn gated_forward_loop<S: Simd, F: Function>(s: S, op: GatedForward, _: F) {
-    let Gated { gate, up, .. } = op.inputs;
-    for i in (0..gate.len()).step_by(S::LANES) {
-        let (a, _) = F::at(s, load(s, gate, i));
-        store(s, s.mul(a, load(s, up, i)), op.y, i);
-    }
-}
-
-struct GatedBackward<'a> {
-    inputs: Gated<'a>,
-    d_y: &'a [f32],
-    d_gate: &'a mut [f32],
-    d_up: &'a mut [f32],
-}
-simd_op!(GatedBackward, inputs.act, gated_backward_loop);
-
-#[inline(always)]
-fn gated_backward_loop<S: Simd, F: Function>(s: S, op: GatedBackward, _: F) {
-    let Gated { gate, up, .. } = op.inputs;
-    for i in (0..gate.len()).step_by(S::LANES) {
-        let (a, slope) = F::at(s, load(s, gate, i));
-        let d_y = load(s, op.d_y, i);
-        store(s, s.mul(s.mul(d_y, load(s, up, i)), slope), op.d_gate, i);
-        store(s, s.mul(d_y, a), op.d_up, i);
+        (math::at_least(s, x, 0.0), s.select_lt(zero, x, s.splat(1.0), zero))
     }
 }
 

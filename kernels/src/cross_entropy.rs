@@ -10,7 +10,7 @@
 use crate::{
     Isa,
     simd::{Simd, SimdOp, math},
-    slices::{load, load_or, n_rows, rows_per_task, run_all, store},
+    slices::{Step, load_or, map, n_rows, rows_per_task, run_all, sums},
 };
 
 /// `lse[n] = log Σ_v exp(logits[n, v])`, computed stably.
@@ -38,22 +38,57 @@ impl SimdOp for LogSumExp<'_> {
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         for (z, lse) in self.logits.chunks_exact(self.vocab).zip(self.lse) {
-            let mut largest = s.splat(f32::NEG_INFINITY);
-            for i in (0..z.len()).step_by(S::LANES) {
-                largest = s.max(largest, load_or(s, z, i, f32::NEG_INFINITY));
-            }
-            let max = s.max_lane(largest);
-            if max == f32::NEG_INFINITY {
-                *lse = max;
-                continue;
-            }
-            let mut sum = s.splat(0.0);
-            for i in (0..z.len()).step_by(S::LANES) {
-                let z = load_or(s, z, i, f32::NEG_INFINITY);
-                sum = s.add(sum, math::exp(s, s.sub(z, s.splat(max))));
-            }
-            *lse = max + s.sum(sum).ln();
+            *lse = log_sum_exp_of_row(s, z);
         }
+    }
+}
+
+/// How many logits are looked at twice, for their maximum and for their sum, while they are in the nearest cache.
+const BLOCK: usize = 1024;
+
+/// `log Σ e^z`, going over memory once: whenever a block has a larger number, the sum so far is scaled down to it.
+#[inline(always)]
+fn log_sum_exp_of_row<S: Simd>(s: S, z: &[f32]) -> f32 {
+    // the shift is finite, so that a row of -inf alone needs no case of its own: its sum is 0
+    let (mut shift, mut sum) = (f32::MIN, 0.0);
+    for z in z.chunks(BLOCK) {
+        let larger = largest(s, z).max(shift);
+        let [of_block] = sums(s, ExpOver(larger), [z], f32::NEG_INFINITY);
+        sum = sum * (shift - larger).exp() + of_block;
+        shift = larger;
+    }
+    shift + sum.ln()
+}
+
+/// The largest number of `z`; a NaN may or may not count.
+#[inline(always)]
+fn largest<S: Simd>(s: S, z: &[f32]) -> f32 {
+    // side by side, so that one comparison need not wait for the one before it
+    let mut largest = [s.splat(f32::NEG_INFINITY); 4];
+    let blocks = z.chunks_exact(4 * S::LANES);
+    let rest = blocks.remainder();
+    for z in blocks {
+        for (largest, z) in largest.iter_mut().zip(z.chunks_exact(S::LANES)) {
+            *largest = s.max(*largest, s.load(z));
+        }
+    }
+    for i in (0..rest.len()).step_by(S::LANES) {
+        largest[0] = s.max(largest[0], load_or(s, rest, i, f32::NEG_INFINITY));
+    }
+    let [a, b, c, d] = largest;
+    s.max_lane(s.max(s.max(a, b), s.max(c, d)))
+}
+
+/// `e^(z - shift)` for `z <= shift`
+#[derive(Clone, Copy)]
+struct ExpOver(f32);
+
+impl Step<1, 1> for ExpOver {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [z]: [S::V; 1], [sum]: [S::V; 1]) -> [S::V; 1] {
+        // the largest number adds 1 to the sum, so what is further below adds nothing, be it 0 or e^-86
+        let below = math::at_least(s, s.sub(z, s.splat(self.0)), -math::MODERATE);
+        [s.add(sum, math::exp_moderate(s, below))]
     }
 }
 
@@ -130,15 +165,27 @@ impl SimdOp for Backward<'_> {
             if weight == 0.0 {
                 d_z.fill(0.0);
             } else {
-                for i in (0..z.len()).step_by(S::LANES) {
-                    let p = math::exp(s, s.sub(load(s, z, i), s.splat(lse)));
-                    store(s, s.mul(s.splat(weight), p), d_z, i);
-                }
+                map(s, Softmax { lse, weight }, [z], [d_z]);
             }
             for t in here {
                 d_z[t.token as usize] -= t.weight;
             }
         }
+    }
+}
+
+/// `weight e^(z - lse)`
+#[derive(Clone, Copy)]
+struct Softmax {
+    lse: f32,
+    weight: f32,
+}
+
+impl Step<1, 1> for Softmax {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [z]: [S::V; 1], _: [S::V; 1]) -> [S::V; 1] {
+        let p = math::exp(s, s.sub(z, s.splat(self.lse)));
+        [s.mul(s.splat(self.weight), p)]
     }
 }
 

@@ -11,81 +11,47 @@ use rayon::prelude::*;
 use crate::{
     Elements, Isa,
     simd::{Simd, SimdOp},
-    slices::{TASK, load, run_all, store},
+    slices::{Added, Step, TASK, run_all, run_map},
 };
 
 /// `out = a + b`
 ///
 /// Panics when the lengths differ.
 pub fn add(isa: Isa, a: &[f32], b: &[f32], out: &mut [f32]) {
-    assert_eq!((a.len(), b.len()), (out.len(), out.len()), "a, b and out");
-    let tasks = a.chunks(TASK).zip(b.chunks(TASK)).zip(out.chunks_mut(TASK));
-    run_all(isa, tasks.map(|((a, b), out)| Add { a, b, out }));
+    run_map(isa, Sum, [a, b], [out]);
 }
 
-struct Add<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
-    out: &'a mut [f32],
-}
+#[derive(Clone, Copy)]
+struct Sum;
 
-impl SimdOp for Add<'_> {
-    type Output = ();
-
+impl Step<2, 1> for Sum {
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        for i in (0..self.a.len()).step_by(S::LANES) {
-            store(s, s.add(load(s, self.a, i), load(s, self.b, i)), self.out, i);
-        }
+    fn step<S: Simd>(self, s: S, [a, b]: [S::V; 2], _: [S::V; 1]) -> [S::V; 1] {
+        [s.add(a, b)]
     }
 }
 
-/// `acc += x`: the only kernel that accumulates; the tape uses it to sum gradients.
+/// `acc += x`: the tape uses it to sum gradients.
 ///
 /// Panics when the lengths differ.
 pub fn accumulate(isa: Isa, x: &[f32], acc: &mut [f32]) {
-    assert_eq!(x.len(), acc.len(), "x and acc");
-    run_all(isa, x.chunks(TASK).zip(acc.chunks_mut(TASK)).map(|(x, acc)| Accumulate { x, acc }));
-}
-
-struct Accumulate<'a> {
-    x: &'a [f32],
-    acc: &'a mut [f32],
-}
-
-impl SimdOp for Accumulate<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        for i in (0..self.x.len()).step_by(S::LANES) {
-            store(s, s.add(load(s, self.acc, i), load(s, self.x, i)), self.acc, i);
-        }
-    }
+    run_map(isa, Added(Scaled(1.0)), [x], [acc]);
 }
 
 /// `out = factor * x`
 ///
 /// Panics when the lengths differ.
 pub fn scale(isa: Isa, factor: f32, x: &[f32], out: &mut [f32]) {
-    assert_eq!(x.len(), out.len(), "x and out");
-    run_all(isa, x.chunks(TASK).zip(out.chunks_mut(TASK)).map(|(x, out)| Scale { factor, x, out }));
+    run_map(isa, Scaled(factor), [x], [out]);
 }
 
-struct Scale<'a> {
-    factor: f32,
-    x: &'a [f32],
-    out: &'a mut [f32],
-}
+#[derive(Clone, Copy)]
+struct Scaled(f32);
 
-impl SimdOp for Scale<'_> {
-    type Output = ();
-
+impl Step<1, 1> for Scaled {
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        for i in (0..self.x.len()).step_by(S::LANES) {
-            store(s, s.mul(s.splat(self.factor), load(s, self.x, i)), self.out, i);
-        }
+    fn step<S: Simd>(self, s: S, [x]: [S::V; 1], _: [S::V; 1]) -> [S::V; 1] {
+        [s.mul(x, s.splat(self.0))]
     }
 }
 

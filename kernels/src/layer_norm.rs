@@ -14,7 +14,7 @@
 use crate::{
     Isa,
     simd::{Simd, SimdOp},
-    slices::{load, n_rows, rows_per_task, run_all, store},
+    slices::{Added, Step, map, n_rows, rows_per_task, run_all, sums},
 };
 
 /// The frozen parameters of the layer.
@@ -63,33 +63,58 @@ impl SimdOp for Forward<'_> {
         let rows = self.x.chunks_exact(c).zip(self.y.chunks_exact_mut(c));
         for ((x, y), (mean, rstd)) in rows.zip(self.mean.iter_mut().zip(self.rstd)) {
             (*mean, *rstd) = statistics(s, x, eps);
-            let (m, r) = (s.splat(*mean), s.splat(*rstd));
-            for i in (0..c).step_by(S::LANES) {
-                let normed = s.mul(s.sub(load(s, x, i), m), r);
-                store(s, s.mul_add(normed, load(s, weight, i), load(s, bias, i)), y, i);
-            }
+            let normalise = Normalise { mean: *mean, rstd: *rstd };
+            map(s, normalise, [x, weight, bias], [y]);
         }
     }
 }
 
-/// Mean and reciprocal standard deviation, in two passes: the sum of squares alone would cancel.
+/// Mean and reciprocal standard deviation, in two passes: the sum of squares alone would cancel. The row is in the
+/// nearest cache after the first.
 #[inline(always)]
 fn statistics<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
     let c = x.len() as f32;
-    let mut sum = s.splat(0.0);
-    for i in (0..x.len()).step_by(S::LANES) {
-        sum = s.add(sum, load(s, x, i));
+    let [sum] = sums(s, Total, [x], 0.0);
+    let mean = sum / c;
+    let [squares] = sums(s, SquareFrom(mean), [x], mean);
+    (mean, 1.0 / (squares / c + eps).sqrt())
+}
+
+#[derive(Clone, Copy)]
+struct Total;
+
+impl Step<1, 1> for Total {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x]: [S::V; 1], [sum]: [S::V; 1]) -> [S::V; 1] {
+        [s.add(sum, x)]
     }
-    let mean = s.sum(sum) / c;
-    let whole = x.len() - x.len() % S::LANES;
-    let mut squares = s.splat(0.0);
-    for i in (0..whole).step_by(S::LANES) {
-        let centered = s.sub(s.load(&x[i..]), s.splat(mean));
-        squares = s.mul_add(centered, centered, squares);
+}
+
+/// The square of the distance from a number.
+#[derive(Clone, Copy)]
+struct SquareFrom(f32);
+
+impl Step<1, 1> for SquareFrom {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x]: [S::V; 1], [sum]: [S::V; 1]) -> [S::V; 1] {
+        let centered = s.sub(x, s.splat(self.0));
+        [s.mul_add(centered, centered, sum)]
     }
-    // one by one: the padding lanes of a partial vector are zero, not `mean`
-    let tail: f32 = x[whole..].iter().map(|x| (x - mean) * (x - mean)).sum();
-    (mean, 1.0 / ((s.sum(squares) + tail) / c + eps).sqrt())
+}
+
+/// `x`, `weight`, `bias` to `y`
+#[derive(Clone, Copy)]
+struct Normalise {
+    mean: f32,
+    rstd: f32,
+}
+
+impl Step<3, 1> for Normalise {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x, weight, bias]: [S::V; 3], _: [S::V; 1]) -> [S::V; 1] {
+        let normed = s.mul(s.sub(x, s.splat(self.mean)), s.splat(self.rstd));
+        [s.mul_add(normed, weight, bias)]
+    }
 }
 
 /// The gradient with respect to `x`; `weight` and `bias` are frozen.
@@ -104,17 +129,23 @@ pub fn backward_input(
     d_y: &[f32],
     d_x: &mut [f32],
 ) {
-    let c = weight.len();
-    let t = n_rows(x.len(), c);
-    assert_eq!((d_y.len(), d_x.len()), (x.len(), x.len()), "d_y and d_x");
-    assert_eq!((mean.len(), rstd.len()), (t, t), "one mean and rstd per row");
-    if t == 0 {
-        return;
-    }
-    let n = rows_per_task(c);
-    let inputs = x.chunks(n * c).zip(mean.chunks(n).zip(rstd.chunks(n)));
-    let tasks = inputs.zip(d_y.chunks(n * c)).zip(d_x.chunks_mut(n * c));
-    run_all(isa, tasks.map(|(((x, (mean, rstd)), d_y), d_x)| Backward { x, weight, mean, rstd, d_y, d_x }));
+    Backward { x, weight, mean, rstd, d_y, d_x, accumulate: false }.run(isa);
+}
+
+/// [`backward_input`], added to what is in `d_x`: the gradient of a residual stream, which goes around the norm as
+/// well, then needs no pass of its own over memory.
+///
+/// Panics when the sizes do not fit together.
+pub fn accumulate_input(
+    isa: Isa,
+    x: &[f32],
+    weight: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+    d_y: &[f32],
+    d_x: &mut [f32],
+) {
+    Backward { x, weight, mean, rstd, d_y, d_x, accumulate: true }.run(isa);
 }
 
 struct Backward<'a> {
@@ -124,6 +155,35 @@ struct Backward<'a> {
     rstd: &'a [f32],
     d_y: &'a [f32],
     d_x: &'a mut [f32],
+    accumulate: bool,
+}
+
+impl Backward<'_> {
+    fn run(self, isa: Isa) {
+        let Backward { x, weight, mean, rstd, d_y, d_x, accumulate } = self;
+        let c = weight.len();
+        let t = n_rows(x.len(), c);
+        assert_eq!((d_y.len(), d_x.len()), (x.len(), x.len()), "d_y and d_x");
+        assert_eq!((mean.len(), rstd.len()), (t, t), "one mean and rstd per row");
+        if t == 0 {
+            return;
+        }
+        let n = rows_per_task(c);
+        let inputs = x.chunks(n * c).zip(mean.chunks(n).zip(rstd.chunks(n)));
+        let tasks = inputs.zip(d_y.chunks(n * c)).zip(d_x.chunks_mut(n * c));
+        run_all(
+            isa,
+            tasks.map(|(((x, (mean, rstd)), d_y), d_x)| Backward {
+                x,
+                weight,
+                mean,
+                rstd,
+                d_y,
+                d_x,
+                accumulate,
+            }),
+        );
+    }
 }
 
 impl SimdOp for Backward<'_> {
@@ -134,23 +194,51 @@ impl SimdOp for Backward<'_> {
         let (weight, c) = (self.weight, self.weight.len());
         let rows = self.x.chunks_exact(c).zip(self.d_y.chunks_exact(c)).zip(self.d_x.chunks_exact_mut(c));
         for (((x, d_y), d_x), (&mean, &rstd)) in rows.zip(self.mean.iter().zip(self.rstd)) {
-            let (m, r) = (s.splat(mean), s.splat(rstd));
-            let (mut sum, mut dot) = (s.splat(0.0), s.splat(0.0));
-            for i in (0..c).step_by(S::LANES) {
-                // padding lanes have d_normed = 0 and add nothing to either sum
-                let d_normed = s.mul(load(s, d_y, i), load(s, weight, i));
-                let normed = s.mul(s.sub(load(s, x, i), m), r);
-                sum = s.add(sum, d_normed);
-                dot = s.mul_add(d_normed, normed, dot);
-            }
-            let (sum, dot) = (s.splat(s.sum(sum) / c as f32), s.splat(s.sum(dot) / c as f32));
-            for i in (0..c).step_by(S::LANES) {
-                let d_normed = s.mul(load(s, d_y, i), load(s, weight, i));
-                let normed = s.mul(s.sub(load(s, x, i), m), r);
-                let centered = s.sub(s.sub(d_normed, sum), s.mul(normed, dot));
-                store(s, s.mul(r, centered), d_x, i);
+            let inputs = [x, weight, d_y];
+            // numbers past the end have d_normed = 0 and add nothing to either sum
+            let [sum, dot] = sums(s, Means { mean, rstd }, inputs, 0.0);
+            let row = RowBackward { mean, rstd, through_mean: sum / c as f32, through_rstd: dot / c as f32 };
+            if self.accumulate {
+                map(s, Added(row), inputs, [d_x]);
+            } else {
+                map(s, row, inputs, [d_x]);
             }
         }
+    }
+}
+
+/// `Σ d_x̂` and `Σ d_x̂ x̂` of `x`, `weight`, `d_y`
+#[derive(Clone, Copy)]
+struct Means {
+    mean: f32,
+    rstd: f32,
+}
+
+impl Step<3, 2> for Means {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x, weight, d_y]: [S::V; 3], [sum, dot]: [S::V; 2]) -> [S::V; 2] {
+        let normed = s.mul(s.sub(x, s.splat(self.mean)), s.splat(self.rstd));
+        let d_normed = s.mul(d_y, weight);
+        [s.add(sum, d_normed), s.mul_add(d_normed, normed, dot)]
+    }
+}
+
+/// `x`, `weight`, `d_y` to `d_x`
+#[derive(Clone, Copy)]
+struct RowBackward {
+    mean: f32,
+    rstd: f32,
+    through_mean: f32,
+    through_rstd: f32,
+}
+
+impl Step<3, 1> for RowBackward {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x, weight, d_y]: [S::V; 3], _: [S::V; 1]) -> [S::V; 1] {
+        let rstd = s.splat(self.rstd);
+        let normed = s.mul(s.sub(x, s.splat(self.mean)), rstd);
+        let centered = s.sub(s.mul(d_y, weight), s.splat(self.through_mean));
+        [s.mul(rstd, s.sub(centered, s.mul(normed, s.splat(self.through_rstd))))]
     }
 }
 

@@ -12,7 +12,7 @@
 use crate::{
     Isa,
     simd::{Simd, SimdOp},
-    slices::{load, n_rows, rows_per_task, run_all, store},
+    slices::{Added, Step, map, n_rows, rows_per_task, run_all, sums},
 };
 
 /// `y[T,C] = x * rstd * weight`, `rstd = (mean(x²) + eps)^(-1/2)` per row of `C = weight.len()`; keeps `rstd[T]`.
@@ -46,17 +46,33 @@ impl SimdOp for Forward<'_> {
         let (weight, c) = (self.weight, self.weight.len());
         let rows = self.x.chunks_exact(c).zip(self.y.chunks_exact_mut(c));
         for ((x, y), rstd) in rows.zip(self.rstd) {
-            let mut squares = s.splat(0.0);
-            for i in (0..c).step_by(S::LANES) {
-                let x = load(s, x, i);
-                squares = s.mul_add(x, x, squares);
-            }
-            *rstd = 1.0 / (s.sum(squares) / c as f32 + self.eps).sqrt();
-            for i in (0..c).step_by(S::LANES) {
-                let normed = s.mul(load(s, x, i), s.splat(*rstd));
-                store(s, s.mul(normed, load(s, weight, i)), y, i);
-            }
+            let [squares] = sums(s, Squares, [x], 0.0);
+            *rstd = 1.0 / (squares / c as f32 + self.eps).sqrt();
+            map(s, Normalise { rstd: *rstd }, [x, weight], [y]);
         }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Squares;
+
+impl Step<1, 1> for Squares {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x]: [S::V; 1], [sum]: [S::V; 1]) -> [S::V; 1] {
+        [s.mul_add(x, x, sum)]
+    }
+}
+
+/// `x`, `weight` to `y`
+#[derive(Clone, Copy)]
+struct Normalise {
+    rstd: f32,
+}
+
+impl Step<2, 1> for Normalise {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x, weight]: [S::V; 2], _: [S::V; 1]) -> [S::V; 1] {
+        [s.mul(s.mul(x, s.splat(self.rstd)), weight)]
     }
 }
 
@@ -64,15 +80,15 @@ impl SimdOp for Forward<'_> {
 ///
 /// Panics when the sizes do not fit together.
 pub fn backward_input(isa: Isa, x: &[f32], weight: &[f32], rstd: &[f32], d_y: &[f32], d_x: &mut [f32]) {
-    let c = weight.len();
-    let t = n_rows(x.len(), c);
-    assert_eq!((d_y.len(), d_x.len(), rstd.len()), (x.len(), x.len(), t), "d_y, d_x and one rstd per row");
-    if t == 0 {
-        return;
-    }
-    let n = rows_per_task(c);
-    let tasks = x.chunks(n * c).zip(rstd.chunks(n)).zip(d_y.chunks(n * c).zip(d_x.chunks_mut(n * c)));
-    run_all(isa, tasks.map(|((x, rstd), (d_y, d_x))| Backward { x, weight, rstd, d_y, d_x }));
+    Backward { x, weight, rstd, d_y, d_x, accumulate: false }.run(isa);
+}
+
+/// [`backward_input`], added to what is in `d_x`: the gradient of a residual stream, which goes around the norm as
+/// well, then needs no pass of its own over memory.
+///
+/// Panics when the sizes do not fit together.
+pub fn accumulate_input(isa: Isa, x: &[f32], weight: &[f32], rstd: &[f32], d_y: &[f32], d_x: &mut [f32]) {
+    Backward { x, weight, rstd, d_y, d_x, accumulate: true }.run(isa);
 }
 
 struct Backward<'a> {
@@ -81,6 +97,27 @@ struct Backward<'a> {
     rstd: &'a [f32],
     d_y: &'a [f32],
     d_x: &'a mut [f32],
+    accumulate: bool,
+}
+
+impl Backward<'_> {
+    fn run(self, isa: Isa) {
+        let Backward { x, weight, rstd, d_y, d_x, accumulate } = self;
+        let c = weight.len();
+        let t = n_rows(x.len(), c);
+        assert_eq!(
+            (d_y.len(), d_x.len(), rstd.len()),
+            (x.len(), x.len(), t),
+            "d_y, d_x and one rstd per row"
+        );
+        if t == 0 {
+            return;
+        }
+        let n = rows_per_task(c);
+        let tasks = x.chunks(n * c).zip(rstd.chunks(n)).zip(d_y.chunks(n * c).zip(d_x.chunks_mut(n * c)));
+        let task = |((x, rstd), (d_y, d_x))| Backward { x, weight, rstd, d_y, d_x, accumulate };
+        run_all(isa, tasks.map(task));
+    }
 }
 
 impl SimdOp for Backward<'_> {
@@ -91,18 +128,44 @@ impl SimdOp for Backward<'_> {
         let (weight, c) = (self.weight, self.weight.len());
         let rows = self.x.chunks_exact(c).zip(self.d_y.chunks_exact(c)).zip(self.d_x.chunks_exact_mut(c));
         for (((x, d_y), d_x), &rstd) in rows.zip(self.rstd) {
-            let mut dot = s.splat(0.0);
-            for i in (0..c).step_by(S::LANES) {
-                let normed = s.mul(load(s, x, i), s.splat(rstd));
-                dot = s.mul_add(s.mul(load(s, d_y, i), load(s, weight, i)), normed, dot);
-            }
-            let dot = s.splat(s.sum(dot) / c as f32);
-            for i in (0..c).step_by(S::LANES) {
-                let normed = s.mul(load(s, x, i), s.splat(rstd));
-                let d_normed = s.mul(load(s, d_y, i), load(s, weight, i));
-                store(s, s.mul(s.splat(rstd), s.sub(d_normed, s.mul(normed, dot))), d_x, i);
+            let inputs = [x, weight, d_y];
+            let [dot] = sums(s, Dot { rstd }, inputs, 0.0);
+            let row = RowBackward { rstd, through_rstd: dot / c as f32 };
+            if self.accumulate {
+                map(s, Added(row), inputs, [d_x]);
+            } else {
+                map(s, row, inputs, [d_x]);
             }
         }
+    }
+}
+
+/// `Σ d_y w x r` of `x`, `weight`, `d_y`
+#[derive(Clone, Copy)]
+struct Dot {
+    rstd: f32,
+}
+
+impl Step<3, 1> for Dot {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x, weight, d_y]: [S::V; 3], [dot]: [S::V; 1]) -> [S::V; 1] {
+        [s.mul_add(s.mul(d_y, weight), s.mul(x, s.splat(self.rstd)), dot)]
+    }
+}
+
+/// `x`, `weight`, `d_y` to `d_x`
+#[derive(Clone, Copy)]
+struct RowBackward {
+    rstd: f32,
+    through_rstd: f32,
+}
+
+impl Step<3, 1> for RowBackward {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x, weight, d_y]: [S::V; 3], _: [S::V; 1]) -> [S::V; 1] {
+        let rstd = s.splat(self.rstd);
+        let through_rstd = s.mul(s.mul(x, rstd), s.splat(self.through_rstd));
+        [s.mul(rstd, s.sub(s.mul(d_y, weight), through_rstd))]
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the row-wise kernels share: vectors at the ragged end of a slice, and splitting a slice into tasks.
+//! What the row-wise kernels share: going over slices vector by vector, and splitting them into tasks.
 
 use rayon::prelude::*;
 
@@ -6,6 +6,110 @@ use crate::{
     Isa,
     simd::{MAX_LANES, Simd, SimdOp},
 };
+
+/// What is done to one vector of each of `I` slices, with `O` results.
+///
+/// `acc` is what lies where the results go. A sum starts from it, and so does a map that accumulates; others ignore
+/// it, and then it is not even loaded.
+pub(crate) trait Step<const I: usize, const O: usize>: Copy + Send + Sync {
+    fn step<S: Simd>(self, s: S, x: [S::V; I], acc: [S::V; O]) -> [S::V; O];
+}
+
+/// The results of another step, added to what is there.
+#[derive(Clone, Copy)]
+pub(crate) struct Added<F>(pub(crate) F);
+
+impl<F: Step<I, O>, const I: usize, const O: usize> Step<I, O> for Added<F> {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, x: [S::V; I], mut acc: [S::V; O]) -> [S::V; O] {
+        let new = self.0.step(s, x, acc);
+        for (acc, new) in acc.iter_mut().zip(new) {
+            *acc = s.add(*acc, new);
+        }
+        acc
+    }
+}
+
+/// `out = f(x)`, vector by vector. Panics when `x` or `out` have a slice shorter than `out[0]`.
+#[inline(always)]
+pub(crate) fn map<S, F, const I: usize, const O: usize>(s: S, f: F, x: [&[f32]; I], mut out: [&mut [f32]; O])
+where
+    S: Simd,
+    F: Step<I, O>,
+{
+    let n = out[0].len();
+    let whole = n - n % S::LANES;
+    for from in (0..whole).step_by(S::LANES) {
+        map_vector(s, f, &x, &mut out, from, from + S::LANES);
+    }
+    if whole < n {
+        map_vector(s, f, &x, &mut out, whole, n);
+    }
+}
+
+#[inline(always)]
+fn map_vector<S, F, const I: usize, const O: usize>(
+    s: S,
+    f: F,
+    x: &[&[f32]; I],
+    out: &mut [&mut [f32]; O],
+    from: usize,
+    to: usize,
+) where
+    S: Simd,
+    F: Step<I, O>,
+{
+    let mut acc = [s.splat(0.0); O];
+    for (acc, out) in acc.iter_mut().zip(out.iter()) {
+        *acc = load(s, &out[from..to], 0);
+    }
+    let results = f.step(s, load_each(s, x, 0.0, from, to), acc);
+    for (result, out) in results.into_iter().zip(out) {
+        store(s, result, &mut out[from..to], 0);
+    }
+}
+
+/// The vectors at `from..to` of each slice, at most `LANES` numbers; lanes past the end are `fill`.
+#[inline(always)]
+fn load_each<S: Simd, const I: usize>(s: S, x: &[&[f32]; I], fill: f32, from: usize, to: usize) -> [S::V; I] {
+    let mut v = [s.splat(0.0); I];
+    for (v, x) in v.iter_mut().zip(x) {
+        *v = load_or(s, &x[from..to], 0, fill);
+    }
+    v
+}
+
+/// Sums side by side, so that an addition need not wait for the one before it.
+const CHAINS: usize = 4;
+
+/// `Σ f(x)` for each result of `f`, in a fixed order. Numbers past the end of the slices count as `fill`, which must
+/// add nothing. Panics when a slice is shorter than the first.
+#[inline(always)]
+pub(crate) fn sums<S, F, const I: usize, const O: usize>(s: S, f: F, x: [&[f32]; I], fill: f32) -> [f32; O]
+where
+    S: Simd,
+    F: Step<I, O>,
+{
+    let n = x[0].len();
+    let block = CHAINS * S::LANES;
+    let blocks = n - n % block;
+    let mut chains = [[s.splat(0.0); O]; CHAINS];
+    for i in (0..blocks).step_by(block) {
+        for (c, acc) in chains.iter_mut().enumerate() {
+            let from = i + c * S::LANES;
+            *acc = f.step(s, load_each(s, &x, fill, from, from + S::LANES), *acc);
+        }
+    }
+    for from in (blocks..n).step_by(S::LANES) {
+        chains[0] = f.step(s, load_each(s, &x, fill, from, n.min(from + S::LANES)), chains[0]);
+    }
+    let mut sums = [0.0; O];
+    for (o, sum) in sums.iter_mut().enumerate() {
+        let [a, b, c, d] = chains.map(|chain| chain[o]);
+        *sum = s.sum(s.add(s.add(a, b), s.add(c, d)));
+    }
+    sums
+}
 
 /// The vector at `x[i..]`; lanes past the end are zero.
 #[inline(always)]
@@ -50,6 +154,42 @@ where
     match tasks.len() {
         0 | 1 => tasks.drain(..).for_each(|task| isa.run(task)),
         _ => tasks.into_par_iter().for_each(|task| isa.run(task)),
+    }
+}
+
+/// [`map`] over whole slices, in tasks. Panics when the slices differ in length.
+pub(crate) fn run_map<F, const I: usize, const O: usize>(isa: Isa, f: F, x: [&[f32]; I], out: [&mut [f32]; O])
+where
+    F: Step<I, O>,
+{
+    let n = out[0].len();
+    let lengths = x.iter().map(|x| x.len()).chain(out.iter().map(|out| out.len()));
+    assert!(
+        lengths.clone().all(|len| len == n),
+        "slices of one length, not of {:?}",
+        lengths.collect::<Vec<_>>()
+    );
+    let mut chunks = out.map(|out| out.chunks_mut(TASK));
+    let tasks = (0..n).step_by(TASK).map(|from| {
+        let x = x.map(|x| &x[from..n.min(from + TASK)]);
+        let out = chunks.each_mut().map(|chunks| chunks.next().expect("as many chunks as tasks"));
+        Map { f, x, out }
+    });
+    run_all(isa, tasks);
+}
+
+struct Map<'a, F, const I: usize, const O: usize> {
+    f: F,
+    x: [&'a [f32]; I],
+    out: [&'a mut [f32]; O],
+}
+
+impl<F: Step<I, O>, const I: usize, const O: usize> SimdOp for Map<'_, F, I, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        map(s, self.f, self.x, self.out);
     }
 }
 

@@ -40,11 +40,9 @@ struct LayerNorm {
 
 impl Op for LayerNorm {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        grads.add(self.input, || {
-            Tensor::build(self.x.shape(), |d_x| {
-                let (x, w) = (self.x.f32s(), self.weight.f32s());
-                kernel::backward_input(Isa::best(), x, w, &self.mean, &self.rstd, d_y.f32s(), d_x);
-            })
+        grads.add_into(self.input, self.x.shape(), |d_x, accumulate| {
+            let kernel = if accumulate { kernel::accumulate_input } else { kernel::backward_input };
+            kernel(Isa::best(), self.x.f32s(), self.weight.f32s(), &self.mean, &self.rstd, d_y.f32s(), d_x);
         });
     }
 }

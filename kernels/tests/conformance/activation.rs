@@ -56,6 +56,69 @@ fn a_nan_stays_a_nan() {
         let nans = y.map(f32::is_nan);
         if nans == [true, false, true] { Ok(()) } else { Err(format!("{y:?}")) }
     });
+    let smooth = [Activation::GeluTanh, Activation::GeluErf, Activation::Silu];
+    suite(&smooth, |isa, &act| {
+        let mut d_x = [0.0f32; 2];
+        activation::backward(isa, act, &[f32::NAN, 1.0], &[1.0; 2], &mut d_x);
+        if d_x.map(f32::is_nan) == [true, false] { Ok(()) } else { Err(format!("{d_x:?}")) }
+    });
+}
+
+#[test]
+fn the_largest_numbers_saturate() {
+    suite(&ALL, |isa, &act| {
+        let (mut y, mut d_x) = ([f32::NAN; 2], [f32::NAN; 2]);
+        activation::forward(isa, act, &[f32::MAX, f32::MIN], &mut y);
+        activation::backward(isa, act, &[f32::MAX, f32::MIN], &[1.0; 2], &mut d_x);
+        let right = y[0] == f32::MAX && y[1].abs() < 1e-30 && d_x[0] == 1.0 && d_x[1].abs() < 1e-30;
+        if right { Ok(()) } else { Err(format!("{y:?} {d_x:?}")) }
+    });
+}
+
+/// How many units of the last place the value may be off at `x`. The rounding of the exponent `2u`, `x²/2` or `x` is
+/// a relative error of the tail: it grows with the exponent, but only where the tail is what is left of `x`.
+fn bound(act: Activation, x: f64) -> f64 {
+    let exponent = match act {
+        Activation::GeluTanh => 1.6 * (x + 0.044715 * x.powi(3)),
+        Activation::GeluErf => 0.5 * x * x * x.signum(),
+        Activation::Silu | Activation::Relu => 0.0,
+    };
+    5.0 + 2.0 * (-exponent).max(0.0)
+}
+
+/// `act(x)` where the reference, which takes the tail from 1, has lost its digits: `Φ(x) = φ(x) · Mills' ratio`.
+fn exact(act: Activation, x: f64) -> f64 {
+    match act {
+        Activation::GeluErf if x < -2.0 => {
+            let mills = (1..400).rev().fold(-x, |rest, k| -x + f64::from(k) / rest);
+            x * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt() / mills
+        }
+        Activation::GeluTanh => {
+            let twice_inner = (8.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            x / (1.0 + (-twice_inner).exp())
+        }
+        _ => reference::forward(act, x),
+    }
+}
+
+#[test]
+fn values_are_within_their_ulp_bounds() {
+    let x: Vec<f32> = (0..400_000).map(|i| -9.5 + 19.0 * (i as f32 / 4e5)).collect();
+    suite(&ALL, |isa, &act| {
+        let mut y = vec![f32::NAN; x.len()];
+        activation::forward(isa, act, &x, &mut y);
+        let share = |i: &usize| {
+            let (x, exact) = (f64::from(x[*i]), exact(act, f64::from(x[*i])));
+            let nearest = (exact.abs() as f32).max(f32::MIN_POSITIVE);
+            let ulp = f32::from_bits(nearest.to_bits() + 1) - nearest;
+            (f64::from(y[*i]) - exact).abs() / f64::from(ulp) / bound(act, x)
+        };
+        let worst = (0..x.len()).max_by(|i, j| share(i).total_cmp(&share(j))).unwrap_or(0);
+        match share(&worst) <= 1.0 {
+            true => Ok(()),
+            false => Err(format!("{} times the bound at {:e}: {:e}", share(&worst), x[worst], y[worst])),
+        }
+    });
 }
 
 fn check(

@@ -56,6 +56,20 @@ impl Case {
 
 const EPS: f32 = 1e-5;
 
+/// A gradient that was there before: the bias again and again.
+fn bias_rows(bias: &[f32], n: usize) -> Vec<f32> {
+    bias.iter().copied().cycle().take(n).collect()
+}
+
+/// Whether `sum` has the very bits of `a + b`: adding in the kernel must not change what adding afterwards gives.
+fn is_sum(sum: &[f32], a: &[f32], b: &[f32]) -> Result<(), String> {
+    let differs = |i: &usize| sum[*i].to_bits() != (a[*i] + b[*i]).to_bits();
+    match (0..b.len()).find(differs) {
+        Some(i) => Err(format!("[{i}] {:e}, expected {:e}", sum[i], a[i] + b[i])),
+        None => Ok(()),
+    }
+}
+
 #[test]
 fn hand_computed() {
     suite(&[()], |isa, ()| {
@@ -97,6 +111,9 @@ fn layer_norm_matches_the_reference() {
             &mut rstd,
         );
         layer_norm::backward_input(isa, &x, &weight, &mean, &rstd, &d_y, &mut d_x);
+        let mut sum = bias_rows(&bias, x.len());
+        layer_norm::accumulate_input(isa, &x, &weight, &mean, &rstd, &d_y, &mut sum);
+        named("accumulated", is_sum(&sum, &bias_rows(&bias, x.len()), &d_x))?;
 
         let [x, weight, bias, d_y] = [&x, &weight, &bias, &d_y].map(|x| to_f64(x));
         let (mut e_y, mut e_mean, mut e_rstd, mut e_d_x) = (vec![], vec![], vec![], vec![]);
@@ -124,11 +141,14 @@ fn layer_norm_matches_the_reference() {
 #[test]
 fn rms_norm_matches_the_reference() {
     suite(&cases(), |isa: Isa, case| {
-        let Data { x, weight, d_y, .. } = case.data();
+        let Data { x, weight, bias, d_y } = case.data();
         let (mut y, mut rstd) = (vec![f32::NAN; x.len()], vec![f32::NAN; case.rows]);
         let mut d_x = y.clone();
         rms_norm::forward(isa, &x, &weight, EPS, &mut y, &mut rstd);
         rms_norm::backward_input(isa, &x, &weight, &rstd, &d_y, &mut d_x);
+        let mut sum = bias_rows(&bias, x.len());
+        rms_norm::accumulate_input(isa, &x, &weight, &rstd, &d_y, &mut sum);
+        named("accumulated", is_sum(&sum, &bias_rows(&bias, x.len()), &d_x))?;
 
         let [x, weight, d_y] = [&x, &weight, &d_y].map(|x| to_f64(x));
         let (mut e_y, mut e_rstd, mut e_d_x) = (vec![], vec![], vec![]);
