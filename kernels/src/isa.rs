@@ -21,7 +21,10 @@ pub enum Isa {
     Avx2(Avx2),
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+    Avx512(Avx512<false>),
+    /// The same with AVX-512-BF16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(Avx512<true>),
     /// AArch64 with NEON.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
@@ -29,7 +32,7 @@ pub enum Isa {
 
 impl Isa {
     /// The fastest instruction set of this CPU, or the one named by `KERNELS_FORCE_ISA` (`portable`, `avx2`,
-    /// `avx512`, `neon`) if the CPU has it. Asked once per process.
+    /// `avx512`, `avx512bf16`, `neon`) if the CPU has it. Asked once per process.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -60,6 +63,7 @@ impl Isa {
         {
             list.extend(Avx2::new().map(Isa::Avx2));
             list.extend(Avx512::new().map(Isa::Avx512));
+            list.extend(Avx512::new().map(Isa::Avx512Bf16));
         }
         #[cfg(target_arch = "aarch64")]
         list.extend(Neon::new().map(Isa::Neon));
@@ -76,6 +80,8 @@ impl Isa {
             Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => "neon",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(_) => "avx512bf16",
         }
     }
 
@@ -90,6 +96,8 @@ impl Isa {
             Isa::Avx512(s) => s.run(op),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(s) => s.run(op),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(s) => s.run(op),
         }
     }
 }

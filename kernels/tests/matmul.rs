@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use kernels::matmul::reference::{self, Shape};
-use kernels::matmul::{Elements, Epilogue, Layout, Weight, backward_input, forward};
+use kernels::matmul::{Elements, Epilogue, Layout, Precision, Weight, backward_input, forward};
 use kernels::testing::Rng;
 use kernels::{Isa, testing};
 use prompt_tuning_kernels as kernels;
@@ -83,7 +83,7 @@ impl Case {
 
     fn weight(&self) -> Weight<'_> {
         let Shape { layout, n_in, n_out } = self.shape;
-        Weight { elements: self.weight.elements(), layout, n_in, n_out }
+        Weight { elements: self.weight.elements(), layout, n_in, n_out, precision: Precision::F32 }
     }
 
     fn forward(&self, isa: Isa) -> Vec<f32> {
@@ -154,7 +154,8 @@ fn a_product_done_by_hand() {
         [(Layout::InOut, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), (Layout::OutIn, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0])];
     for isa in Isa::available() {
         for (layout, w) in by_layout {
-            let w = Weight { elements: Elements::F32(&w), layout, n_in: 2, n_out: 3 };
+            let w =
+                Weight { elements: Elements::F32(&w), layout, n_in: 2, n_out: 3, precision: Precision::F32 };
             let epilogue = Epilogue { bias: Some(&[10.0, 20.0, 30.0]), residual: Some(&[0.5, 0.25, 0.125]) };
             let mut out = [0.0; 3];
             forward(isa, &x, w, epilogue, &mut out);
@@ -221,13 +222,35 @@ fn a_times_the_identity_is_a() {
             let weight = Stored::new(dtype, &identity);
             let x = Rng(3).normals(m * n);
             for layout in LAYOUTS {
-                let w = Weight { elements: weight.elements(), layout, n_in: n, n_out: n };
+                let w = Weight {
+                    elements: weight.elements(),
+                    layout,
+                    n_in: n,
+                    n_out: n,
+                    precision: Precision::F32,
+                };
                 let (mut out, mut d_x) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
                 forward(isa, &x, w, Epilogue::default(), &mut out);
                 backward_input(isa, &x, w, &mut d_x);
                 assert!(out == x && d_x == x, "{} {dtype:?} {layout:?} m={m} n={n}", isa.name());
             }
         }
+    }
+}
+
+/// How near the products of rounded factors come to those of the factors: 8 bits of mantissa each.
+#[test]
+fn bf16_precision_costs_three_digits() {
+    let case = Case::new((64, 768, 96), Layout::InOut, Dtype::F32, 4);
+    for isa in Isa::available() {
+        let exact = case.forward(isa);
+        let mut out = vec![0.0; exact.len()];
+        let epilogue = Epilogue { bias: case.bias.as_deref(), residual: case.residual.as_deref() };
+        forward(isa, &case.x, Weight { precision: Precision::Bf16, ..case.weight() }, epilogue, &mut out);
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x * x)).sum::<f64>().sqrt();
+        let error = norm(&mut exact.iter().zip(&out).map(|(e, o)| e - o)) / norm(&mut exact.iter().copied());
+        // two relative errors, uniform within 2^-9 of numbers whose mantissas are anywhere
+        assert!(1e-4 < error && error < 4e-3, "{}: {error}", isa.name());
     }
 }
 
@@ -250,6 +273,31 @@ fn the_number_of_threads_changes_no_bit() {
                 assert!(one.0.iter().any(|&x| x != 0.0));
                 assert!(one == on(2, &case, isa), "2 threads, {} {size:?} {layout:?}", isa.name());
                 assert!(one == on(5, &case, isa), "5 threads, {} {size:?} {layout:?}", isa.name());
+            }
+        }
+    }
+}
+
+/// With factors rounded to bf16 the product is that of the rounded factors, in f32: every instruction set, every path.
+#[test]
+fn bf16_precision_rounds_the_factors_and_nothing_else() {
+    let round = |x: &[f32]| x.iter().map(|&x| f64::from(bf16::from_f32(x).to_f32())).collect::<Vec<f64>>();
+    for (m, n_in, n_out) in [(1, 33, 5), (3, 64, 40), (9, 7, 19), (13, 385, 65), (40, 801, 97)] {
+        for (layout, dtype) in LAYOUTS.into_iter().flat_map(|layout| DTYPES.map(|dtype| (layout, dtype))) {
+            let mut case = Case::new((m, n_in, n_out), layout, dtype, 3);
+            (case.bias, case.residual) = (None, None);
+            let Case { x, shape, weight, .. } = &case;
+            let w: Vec<f32> = weight.to_f64().iter().map(|&w| w as f32).collect();
+            let (x, w) = (round(x), round(&w));
+            let (mut expected, mut scale) = (vec![0.0; m * n_out], vec![0.0; m * n_out]);
+            reference::forward(&x, (&w, *shape), None, None, &mut expected);
+            reference::forward(&abs(&x), (&abs(&w), *shape), None, None, &mut scale);
+            let weight = Weight { precision: Precision::Bf16, ..case.weight() };
+            for isa in Isa::available() {
+                let mut out = vec![f32::NAN; m * n_out];
+                forward(isa, &case.x, weight, Epilogue::default(), &mut out);
+                let what = format!("{} {dtype:?} {layout:?} m={m}", isa.name());
+                assert_bound(&what, &out, &expected, (&scale, n_in));
             }
         }
     }
@@ -301,7 +349,13 @@ fn a_bad_row_spoils_no_other() {
 #[test]
 #[should_panic(expected = "the weight is [3, 4]")]
 fn a_weight_of_the_wrong_length_is_refused() {
-    let w = Weight { elements: Elements::F32(&[0.0; 11]), layout: Layout::InOut, n_in: 3, n_out: 4 };
+    let w = Weight {
+        elements: Elements::F32(&[0.0; 11]),
+        layout: Layout::InOut,
+        n_in: 3,
+        n_out: 4,
+        precision: Precision::F32,
+    };
     forward(Isa::best(), &[0.0; 3], w, Epilogue::default(), &mut [0.0; 4]);
 }
 

@@ -9,8 +9,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::tiles::{self, Tile};
-use super::{Element, Order, Product, Size, load_up_to, store_up_to};
+use super::{Element, Elements, Order, Precision, Product, Size, load_up_to, store_up_to};
 use crate::Isa;
+use crate::simd::portable::round_bf16;
 use crate::simd::{Simd, SimdOp};
 
 /// Up to here this path is the faster one.
@@ -25,11 +26,17 @@ const ROW_AHEAD: usize = 256;
 const COLUMN_AHEAD: usize = 1024;
 
 /// `C = A · B + bias + residual`
-pub(super) fn run<E: Element>(isa: Isa, product: Product<&[E]>, c: &mut [f32]) {
+pub(super) fn run(isa: Isa, product: Product, c: &mut [f32]) {
     let Size { m, k, n } = product.size;
+    let rounded: Vec<f32>;
+    let mut product = product;
+    if product.precision == Precision::Bf16 {
+        rounded = product.a.iter().map(|&a| round_bf16(a)).collect();
+        product.a = &rounded;
+    }
     let tasks = if k * n <= SERIAL { 1 } else { 2 * rayon::current_num_threads() };
     let width = tiles::width_for(n, tasks, 64, 2048);
-    let tiles = tiles::cut(c, product.size, m, width);
+    let tiles = tiles::cut(c, n, width, std::iter::once((0..m, 0..1)));
     let work = |tile: Tile| isa.run(Task { product, tile });
     if tasks == 1 {
         tiles.into_iter().for_each(work);
@@ -38,38 +45,84 @@ pub(super) fn run<E: Element>(isa: Isa, product: Product<&[E]>, c: &mut [f32]) {
     }
 }
 
-struct Task<'a, 'c, E> {
-    product: Product<'a, &'a [E]>,
+struct Task<'a, 'c> {
+    product: Product<'a>,
     tile: Tile<'c>,
 }
 
-impl<E: Element> SimdOp for Task<'_, '_, E> {
+impl SimdOp for Task<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
+        match (self.product.b, self.product.precision) {
+            (Elements::F32(b), Precision::F32) => self.from(s, b, F32),
+            (Elements::F16(b), Precision::F32) => self.from(s, b, F32),
+            (Elements::F32(b), Precision::Bf16) => self.from(s, b, Bf16),
+            (Elements::F16(b), Precision::Bf16) => self.from(s, b, Bf16),
+            (Elements::Bf16(b), _) => self.from(s, b, F32), // already what it would be rounded to
+        }
+    }
+}
+
+impl Task<'_, '_> {
+    #[inline(always)]
+    fn from<S: Simd, E: Element, R: Round>(self, s: S, b: &[E], _: R) {
         let Task { product, mut tile } = self;
         if product.size.k == 0 {
             tile.rows.iter_mut().for_each(|row| row.fill(0.0));
         }
+        let factors = Factors { a: product.a, b, size: product.size };
         match (product.order, tile.rows.len()) {
-            (Order::Transposed, 1) => dots::<S, E, 1, 1>(s, &product, &mut tile),
-            (Order::Transposed, 2) => dots::<S, E, 2, 4>(s, &product, &mut tile),
-            (Order::Transposed, 3..=4) => dots::<S, E, 4, 2>(s, &product, &mut tile),
-            (Order::Transposed, _) => dots::<S, E, 8, 1>(s, &product, &mut tile),
-            (Order::RowMajor, 1) => axpys::<S, E, 1, 4>(s, &product, &mut tile),
-            (Order::RowMajor, 2) => axpys::<S, E, 2, 4>(s, &product, &mut tile),
-            (Order::RowMajor, 3..=4) => axpys::<S, E, 4, 2>(s, &product, &mut tile),
-            (Order::RowMajor, _) => axpys::<S, E, 8, 2>(s, &product, &mut tile),
+            (Order::Transposed, 1) => dots::<S, E, R, 1, 1>(s, &factors, &mut tile),
+            (Order::Transposed, 2) => dots::<S, E, R, 2, 4>(s, &factors, &mut tile),
+            (Order::Transposed, 3..=4) => dots::<S, E, R, 4, 2>(s, &factors, &mut tile),
+            (Order::Transposed, _) => dots::<S, E, R, 8, 1>(s, &factors, &mut tile),
+            (Order::RowMajor, 1) => axpys::<S, E, R, 1, 4>(s, &factors, &mut tile),
+            (Order::RowMajor, 2) => axpys::<S, E, R, 2, 4>(s, &factors, &mut tile),
+            (Order::RowMajor, 3..=4) => axpys::<S, E, R, 4, 2>(s, &factors, &mut tile),
+            (Order::RowMajor, _) => axpys::<S, E, R, 8, 2>(s, &factors, &mut tile),
         }
         add_epilogue(s, &product, &mut tile);
     }
 }
 
+/// What is done with a weight before it is multiplied.
+trait Round {
+    fn round<S: Simd>(s: S, b: S::V) -> S::V;
+}
+
+/// Nothing.
+struct F32;
+
+impl Round for F32 {
+    #[inline(always)]
+    fn round<S: Simd>(_: S, b: S::V) -> S::V {
+        b
+    }
+}
+
+/// It is rounded to bf16.
+struct Bf16;
+
+impl Round for Bf16 {
+    #[inline(always)]
+    fn round<S: Simd>(s: S, b: S::V) -> S::V {
+        s.round_bf16(b)
+    }
+}
+
+/// `A[m, k]` and `B[k, n]`.
+struct Factors<'a, E> {
+    a: &'a [f32],
+    b: &'a [E],
+    size: Size,
+}
+
 /// All columns of the tile, `COLS` at a time, for up to `ROWS` rows.
 #[inline(always)]
-fn dots<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
+fn dots<S: Simd, E: Element, R: Round, const ROWS: usize, const COLS: usize>(
     s: S,
-    product: &Product<&[E]>,
+    product: &Factors<E>,
     tile: &mut Tile,
 ) {
     let k = product.size.k;
@@ -86,7 +139,7 @@ fn dots<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
             let column = tile.col + (j + c).min(width - 1);
             *b = &product.b[column * k..];
         }
-        let sums = dot_tile::<S, E, ROWS, COLS>(s, a, b);
+        let sums = dot_tile::<S, E, R, ROWS, COLS>(s, a, b);
         for (row, sums) in tile.rows.iter_mut().zip(sums) {
             for (c, sum) in row[j..].iter_mut().zip(sums) {
                 *c = sum;
@@ -97,7 +150,7 @@ fn dots<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
 
 /// `ROWS` by `COLS` dot products; each `b` goes on into the columns after it. Each product adds in the same order whatever `ROWS` and `COLS` are.
 #[inline(always)]
-fn dot_tile<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
+fn dot_tile<S: Simd, E: Element, R: Round, const ROWS: usize, const COLS: usize>(
     s: S,
     a: [&[f32]; ROWS],
     b: [&[E]; COLS],
@@ -109,7 +162,7 @@ fn dot_tile<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
         let mut b_p = [s.splat(0.0); COLS];
         for c in 0..COLS {
             s.prefetch(&b[c][b[c].len().min(p + COLUMN_AHEAD)..]);
-            b_p[c] = E::load(s, &b[c][p..p + S::LANES]);
+            b_p[c] = R::round(s, E::load(s, &b[c][p..p + S::LANES]));
         }
         for r in 0..ROWS {
             let a_p = s.load(&a[r][p..p + S::LANES]);
@@ -120,7 +173,7 @@ fn dot_tile<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
     }
     if whole < k {
         for c in 0..COLS {
-            let b_p = load_up_to(s, &b[c][whole..k]);
+            let b_p = R::round(s, load_up_to(s, &b[c][whole..k]));
             for r in 0..ROWS {
                 sums[r][c] = s.mul_add(load_up_to(s, &a[r][whole..]), b_p, sums[r][c]);
             }
@@ -137,9 +190,9 @@ fn dot_tile<S: Simd, E: Element, const ROWS: usize, const COLS: usize>(
 
 /// All rows of `B`, `DEPTH` at a time, times numbers of `A`, are added to the tile.
 #[inline(always)]
-fn axpys<S: Simd, E: Element, const ROWS: usize, const NV: usize>(
+fn axpys<S: Simd, E: Element, R: Round, const ROWS: usize, const NV: usize>(
     s: S,
-    product: &Product<&[E]>,
+    product: &Factors<E>,
     tile: &mut Tile,
 ) {
     let (k, width) = (product.size.k, tile.width());
@@ -151,9 +204,9 @@ fn axpys<S: Simd, E: Element, const ROWS: usize, const NV: usize>(
             let columns = if whole { NV * S::LANES } else { S::LANES.min(width - j) };
             let at = j..j + columns;
             if whole {
-                axpy_strip::<S, E, ROWS, NV>(s, product, band.clone(), tile, at);
+                axpy_strip::<S, E, R, ROWS, NV>(s, product, band.clone(), tile, at);
             } else {
-                axpy_strip::<S, E, ROWS, 1>(s, product, band.clone(), tile, at);
+                axpy_strip::<S, E, R, ROWS, 1>(s, product, band.clone(), tile, at);
             }
             j += columns;
         }
@@ -162,9 +215,9 @@ fn axpys<S: Simd, E: Element, const ROWS: usize, const NV: usize>(
 
 /// Adds `B[band, columns]` to those columns (counted from the tile's first): `NV` vectors, or less than one.
 #[inline(always)]
-fn axpy_strip<S: Simd, E: Element, const ROWS: usize, const NV: usize>(
+fn axpy_strip<S: Simd, E: Element, R: Round, const ROWS: usize, const NV: usize>(
     s: S,
-    product: &Product<&[E]>,
+    product: &Factors<E>,
     band: Range<usize>,
     tile: &mut Tile,
     columns: Range<usize>,
@@ -190,7 +243,7 @@ fn axpy_strip<S: Simd, E: Element, const ROWS: usize, const NV: usize>(
         s.prefetch(&product.b[product.b.len().min(start + columns.start + ROW_AHEAD)..]);
         let mut b_row = [s.splat(0.0); NV];
         for v in 0..NV {
-            b_row[v] = load_up_to(s, &b[v * S::LANES..]);
+            b_row[v] = R::round(s, load_up_to(s, &b[v * S::LANES..]));
         }
         for r in 0..ROWS {
             let a = s.splat(a[r][p]);
@@ -212,7 +265,7 @@ fn axpy_strip<S: Simd, E: Element, const ROWS: usize, const NV: usize>(
 
 /// Adds bias and residual to the finished sums.
 #[inline(always)]
-fn add_epilogue<S: Simd, E: Element>(s: S, product: &Product<&[E]>, tile: &mut Tile) {
+fn add_epilogue<S: Simd>(s: S, product: &Product, tile: &mut Tile) {
     let width = tile.width();
     for (r, row) in tile.rows.iter_mut().enumerate() {
         for term in product.epilogue_at(tile.row + r, tile.col, width).into_iter().flatten() {

@@ -3,7 +3,7 @@
 //! A task owns a rectangle of `C`, as one slice per row, so that threads write side by side without `unsafe`. Those
 //! lists of slices are the only allocation of a product.
 
-use super::Size;
+use std::ops::Range;
 
 /// A rectangle of `C`.
 pub(super) struct Tile<'c> {
@@ -11,6 +11,8 @@ pub(super) struct Tile<'c> {
     pub(super) row: usize,
     /// The first column.
     pub(super) col: usize,
+    /// The panels of A that its rows are.
+    pub(super) panels: Range<usize>,
     /// Its rows, all of the same width.
     pub(super) rows: Vec<&'c mut [f32]>,
 }
@@ -22,17 +24,27 @@ impl Tile<'_> {
     }
 }
 
-/// Cuts `c[m, n]` into rectangles of at most `height` by `width`.
-pub(super) fn cut(c: &mut [f32], size: Size, height: usize, width: usize) -> Vec<Tile<'_>> {
-    let per_band = size.n.div_ceil(width);
-    let mut tiles = Vec::with_capacity(per_band * size.m.div_ceil(height));
-    for (band, c) in c.chunks_mut(height * size.n).enumerate() {
+/// Cuts `c[m, n]` into rectangles of at most `width` columns; their rows, and the panels of these, are those of `bands`.
+pub(super) fn cut(
+    mut c: &mut [f32],
+    n: usize,
+    width: usize,
+    bands: impl Iterator<Item = (Range<usize>, Range<usize>)>,
+) -> Vec<Tile<'_>> {
+    let mut tiles = Vec::new();
+    for (rows, panels) in bands {
+        let (band, rest) = c.split_at_mut(rows.len() * n);
+        c = rest;
         let first = tiles.len();
-        let n_rows = c.len() / size.n;
-        for i in 0..per_band {
-            tiles.push(Tile { row: band * height, col: i * width, rows: Vec::with_capacity(n_rows) });
+        for col in (0..n).step_by(width) {
+            tiles.push(Tile {
+                row: rows.start,
+                col,
+                panels: panels.clone(),
+                rows: Vec::with_capacity(rows.len()),
+            });
         }
-        for row in c.chunks_mut(size.n) {
+        for row in band.chunks_mut(n) {
             for (tile, piece) in tiles[first..].iter_mut().zip(row.chunks_mut(width)) {
                 tile.rows.push(piece);
             }

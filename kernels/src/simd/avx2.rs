@@ -154,6 +154,21 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn round_bf16(self, v: __m256) -> __m256 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe {
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            // the carry could make an infinity of a NaN: its quiet bit is set instead
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+            let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+            let chosen = _mm256_blendv_epi8(rounded, quiet, is_nan);
+            _mm256_castsi256_ps(_mm256_and_si256(chosen, _mm256_set1_epi32(0xffff_0000_u32 as i32)))
+        }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
     fn sum(self, v: __m256) -> f32 {
         // SAFETY: `self` proves that the CPU has the instructions.
         unsafe {
@@ -176,6 +191,11 @@ impl Simd for Avx2 {
     fn prefetch<T>(self, x: &[T]) {
         // SAFETY: every x86-64 CPU has the instruction; it never faults, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_far<T>(self, x: &[T]) {
+        // SAFETY: every x86-64 CPU has the instruction; it never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().cast()) }
     }
     #[inline(always)]
     #[allow(clippy::multiple_unsafe_ops_per_block)]

@@ -1,4 +1,5 @@
-//! x86-64 with AVX-512 F, BW, DQ and VL: sixteen lanes, 32 registers, masks for partial vectors.
+//! x86-64 with AVX-512 F, BW, DQ and VL: sixteen lanes, 32 registers, masks for partial vectors. One more tier has the
+//! dot products of AVX-512-BF16 besides.
 
 use std::arch::x86_64::*;
 
@@ -6,15 +7,16 @@ use half::{bf16, f16};
 
 use super::{Simd, SimdOp};
 
-/// The token of the AVX-512 tier. It can only be had from [`Avx512::new`], which asks the CPU.
+/// The token of the AVX-512 tiers, with the instructions of AVX-512-BF16 or without. It can only be had from
+/// [`Avx512::new`], which asks the CPU.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512 {
+pub struct Avx512<const BF16: bool> {
     _private: (),
 }
 
 const LANES: usize = 16;
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// The token, if this CPU (and the operating system) has every instruction of the tier.
     pub fn new() -> Option<Self> {
         let has = is_x86_feature_detected!("avx512f")
@@ -23,7 +25,8 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && (!BF16 || is_x86_feature_detected!("avx512bf16"));
         has.then_some(Avx512 { _private: () })
     }
 
@@ -31,11 +34,20 @@ impl Avx512 {
     #[inline]
     pub fn run<O: SimdOp>(self, op: O) -> O::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn inner<O: SimdOp>(s: Avx512, op: O) -> O::Output {
+        fn without<S: Simd, O: SimdOp>(s: S, op: O) -> O::Output {
             op.eval(s)
         }
-        // SAFETY: `self` proves that the CPU has the features (see `new`).
-        unsafe { inner(self, op) }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+        fn with<S: Simd, O: SimdOp>(s: S, op: O) -> O::Output {
+            op.eval(s)
+        }
+        if BF16 {
+            // SAFETY: `self` proves that the CPU has the features (see `new`).
+            unsafe { with(self, op) }
+        } else {
+            // SAFETY: as above.
+            unsafe { without(self, op) }
+        }
     }
 }
 
@@ -57,10 +69,11 @@ macro_rules! intrinsics {
     )*};
 }
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     const LANES: usize = LANES;
     const REGISTERS: usize = 32;
+    const DOT_BF16: bool = BF16;
 
     intrinsics! {
         fn add(a, b) = _mm512_add_ps;
@@ -146,6 +159,44 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn round_bf16(self, v: __m512) -> __m512 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            // the carry could make an infinity of a NaN: its quiet bit is set instead
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            let chosen = _mm512_mask_blend_epi32(is_nan, rounded, quiet);
+            _mm512_castsi512_ps(_mm512_and_si512(chosen, _mm512_set1_epi32(0xffff_0000_u32 as i32)))
+        }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn pair_bf16(self, even: __m512, odd: __m512) -> __m512 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe {
+            let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(even));
+            _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(odd)))
+        }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn dot_bf16(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        if !BF16 {
+            let even = |x| self.lower_halves(x);
+            let odd = |x| self.upper_halves(x);
+            return self.mul_add(even(a), even(b), self.mul_add(odd(a), odd(b), sum));
+        }
+        // SAFETY: `self` proves the instruction; a vector is a vector, whatever its lanes hold.
+        unsafe {
+            let [a, b] = [a, b].map(|x| std::mem::transmute::<__m512, __m512bh>(x));
+            _mm512_dpbf16_ps(sum, a, b)
+        }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
     fn sum(self, v: __m512) -> f32 {
         // SAFETY: `self` proves that the CPU has the instructions.
         unsafe {
@@ -172,6 +223,11 @@ impl Simd for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast()) }
     }
     #[inline(always)]
+    fn prefetch_far<T>(self, x: &[T]) {
+        // SAFETY: every x86-64 CPU has the instruction; it never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
     fn transpose(self, rows: &mut [__m512]) {
         let rows: &mut [__m512; LANES] = rows.first_chunk_mut().expect("at least LANES vectors");
         let mut t = *rows;
@@ -187,7 +243,23 @@ impl Simd for Avx512 {
     }
 }
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
+    /// The bf16 in the lower half of each lane, widened.
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn lower_halves(self, v: __m512) -> __m512 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(v))) }
+    }
+
+    /// The bf16 in the upper half of each lane, widened.
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn upper_halves(self, v: __m512) -> __m512 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm512_and_ps(v, _mm512_castsi512_ps(_mm512_set1_epi32(0xffff_0000_u32 as i32))) }
+    }
+
     /// Transposes the 4 by 4 matrix in each quarter (128 bits) of the four vectors.
     #[inline(always)]
     #[allow(clippy::multiple_unsafe_ops_per_block)]

@@ -83,9 +83,46 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, v: Self::V) -> f32;
     /// The largest lane.
     fn max_lane(self, v: Self::V) -> f32;
+    /// Each lane rounded to the nearest bf16, ties to even. A NaN stays one.
+    fn round_bf16(self, v: Self::V) -> Self::V;
+    /// Whether [`Simd::dot_bf16`] is an instruction.
+    const DOT_BF16: bool = false;
+    /// Two bf16 in the bits of every lane: `even` in the lower half, `odd` in the upper, both already rounded.
+    #[inline(always)]
+    fn pair_bf16(self, even: Self::V, odd: Self::V) -> Self::V {
+        self.by_lane([even, odd, odd], |[even, odd, _]| {
+            f32::from_bits(even.to_bits() >> 16 | odd.to_bits() & 0xffff_0000)
+        })
+    }
+    /// `sum + a.even * b.even + a.odd * b.odd` for lanes that [`Simd::pair_bf16`] made.
+    #[inline(always)]
+    fn dot_bf16(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V {
+        let even = |x: f32| f32::from_bits(x.to_bits() << 16);
+        let odd = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        self.by_lane([a, b, sum], |[a, b, sum]| sum + odd(a) * odd(b) + even(a) * even(b))
+    }
+    /// `f` lane by lane: slow, for what has no instruction.
+    #[inline(always)]
+    fn by_lane(self, vectors: [Self::V; 3], f: impl Fn([f32; 3]) -> f32) -> Self::V {
+        let lanes = vectors.map(|v| {
+            let mut lanes = [0.0; MAX_LANES];
+            self.store(v, &mut lanes);
+            lanes
+        });
+        let mut out = [0.0; MAX_LANES];
+        for i in 0..Self::LANES {
+            out[i] = f([lanes[0][i], lanes[1][i], lanes[2][i]]);
+        }
+        self.load(&out)
+    }
     /// Asks for the cache line of the first element ahead of its use. Only a hint.
     #[inline(always)]
     fn prefetch<T>(self, x: &[T]) {
+        let _ = x;
+    }
+    /// The same, but not into the nearest cache: what is there is needed first.
+    #[inline(always)]
+    fn prefetch_far<T>(self, x: &[T]) {
         let _ = x;
     }
     /// Transposes the first `LANES` vectors of `rows` as a square matrix. Panics when there are fewer.

@@ -24,6 +24,16 @@ pub(crate) fn widen_f16(h: u16) -> f32 {
     f32::from_bits(magnitude.to_bits() | special | (u32::from(h & 0x8000) << 16))
 }
 
+/// The nearest bf16, ties to even; without branches, as [`widen_f16`] is.
+#[inline(always)]
+pub(crate) fn round_bf16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    // the carry could make an infinity of a NaN: its quiet bit is set instead
+    let chosen = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
+    f32::from_bits(chosen & 0xffff_0000)
+}
+
 #[inline(always)]
 fn first(x: &[f32]) -> [f32; LANES] {
     *x.first_chunk().expect("at least LANES elements")
@@ -123,6 +133,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn select_lt(self, a: f32x8, b: f32x8, yes: f32x8, no: f32x8) -> f32x8 {
         a.simd_lt(b).bitselect(yes, no)
+    }
+    #[inline(always)]
+    fn round_bf16(self, v: f32x8) -> f32x8 {
+        f32x8::new(v.to_array().map(round_bf16))
     }
     #[inline(always)]
     fn sum(self, v: f32x8) -> f32 {

@@ -29,6 +29,7 @@ impl SimdOp for LaneWise<'_> {
             ("sqrt", s.sqrt(s.abs(a))),
             ("round", s.round(a)),
             ("select_lt", s.select_lt(a, b, c, a)),
+            ("round_bf16", s.round_bf16(a)),
         ];
         let stored = |v| {
             let mut out = vec![0.0; S::LANES];
@@ -58,6 +59,7 @@ fn scalar(name: &str, a: [f32; MAX_LANES], i: usize, b: f32, c: f32) -> Vec<f32>
         "copysign" => a.copysign(b),
         "sqrt" => a.abs().sqrt(),
         "round" => a.round_ties_even(),
+        "round_bf16" => bf16::from_f32(a).to_f32(),
         "select_lt" => {
             if a < b {
                 c
@@ -116,6 +118,51 @@ proptest! {
             let scale: f64 = x.iter().map(|&x| f64::from(x.abs())).sum();
             prop_assert!((f64::from(sum) - exact).abs() <= 4.0 * f64::from(f32::EPSILON) * scale, "{}", isa.name());
             prop_assert_eq!(max, x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+}
+
+/// Products of pairs of bf16, added to the third input.
+struct DotBf16<'a>([&'a [f32; MAX_LANES]; 5]);
+
+impl SimdOp for DotBf16<'_> {
+    type Output = Vec<f32>;
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) -> Vec<f32> {
+        let [a_even, a_odd, b_even, b_odd, sum] = self.0.map(|x| s.load(x));
+        let pair = |even, odd| s.pair_bf16(s.round_bf16(even), s.round_bf16(odd));
+        let mut out = vec![0.0; S::LANES];
+        s.store(s.dot_bf16(pair(a_even, a_odd), pair(b_even, b_odd), sum), &mut out);
+        out
+    }
+}
+
+#[test]
+fn a_nan_stays_one_when_rounded_to_bf16() {
+    // the largest mantissas, of which rounding would carry into the exponent and the sign
+    for bits in [0x7fff_ffff_u32, 0xffff_ffff, 0x7f80_0001, 0xff80_0001] {
+        let x = [f32::from_bits(bits); MAX_LANES];
+        for isa in Isa::available() {
+            let results = isa.run(LaneWise(&x, &x, &x));
+            let (_, rounded) = results.iter().find(|(name, _)| *name == "round_bf16").expect("it is tested");
+            assert!(rounded.iter().all(|x| x.is_nan()), "{} {bits:x}: {rounded:?}", isa.name());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn bf16_dot_products_equal_scalars(x in prop::array::uniform5(prop::array::uniform16(-10f32..10.0))) {
+        let [a_even, a_odd, b_even, b_odd, sum] = &x;
+        for isa in Isa::available() {
+            for (i, result) in isa.run(DotBf16([a_even, a_odd, b_even, b_odd, sum])).into_iter().enumerate() {
+                let round = |x: f32| f64::from(bf16::from_f32(x).to_f32());
+                let (odd, even) = (round(a_odd[i]) * round(b_odd[i]), round(a_even[i]) * round(b_even[i]));
+                let exact = f64::from(sum[i]) + odd + even;
+                let scale = f64::from(sum[i].abs()) + odd.abs() + even.abs();
+                let error = (f64::from(result) - exact).abs();
+                prop_assert!(error <= 2.0 * f64::from(f32::EPSILON) * scale, "{}: {result} {exact}", isa.name());
+            }
         }
     }
 }
