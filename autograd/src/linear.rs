@@ -1,6 +1,6 @@
 //! A frozen linear layer: a weight where it lies, which way round it is, and maybe a bias.
 
-use kernels::matmul::{Layout, Weight};
+use kernels::matmul::{Layout, Precision, Weight};
 use tensor::Frozen;
 
 /// `y = x W + b` with frozen `W` and `b`.
@@ -9,17 +9,23 @@ pub struct Linear {
     weight: Frozen,
     layout: Layout,
     bias: Option<Frozen>,
+    precision: Precision,
 }
 
 impl Linear {
     /// Panics when the weight is not a matrix or the bias does not fit it: loaders check shapes before.
     pub fn new(weight: Frozen, layout: Layout, bias: Option<Frozen>) -> Linear {
         assert_eq!(weight.shape().len(), 2, "a linear layer has a matrix");
-        let linear = Linear { weight, layout, bias: bias.map(|b| b.widened()) };
+        let linear = Linear { weight, layout, bias: bias.map(|b| b.widened()), precision: Precision::F32 };
         if let Some(bias) = &linear.bias {
             assert_eq!(bias.shape(), [linear.n_out()], "one bias per output");
         }
         linear
+    }
+
+    /// How its products are computed from now on.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
     }
 
     /// Width of the input.
@@ -45,6 +51,7 @@ impl Linear {
             layout: self.layout,
             n_in: self.n_in(),
             n_out: self.n_out(),
+            precision: self.precision,
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Gpt2 {
     ln_f: LayerNorm,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Block {
     ln_1: LayerNorm,
     c_attn: Linear,
@@ -42,7 +42,7 @@ struct Block {
     activation: Activation,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct LayerNorm {
     weight: Frozen,
     bias: Frozen,
@@ -73,6 +73,14 @@ impl Gpt2 {
             wpe: checkpoint.tensor(&format!("{prefix}wpe.weight"), &[config.n_positions, config.d_model])?,
             layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
             ln_f: LayerNorm::load(checkpoint, config, &format!("{prefix}ln_f"))?,
+        })
+    }
+
+    /// Every matrix between the embeddings and the head.
+    pub(crate) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.layers.iter_mut().flat_map(|block| {
+            let block = Arc::make_mut(block);
+            [&mut block.c_attn, &mut block.attn_c_proj, &mut block.c_fc, &mut block.mlp_c_proj]
         })
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Llama {
     norm: RmsNorm,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Block {
     input_layernorm: RmsNorm,
     q_proj: Linear,
@@ -48,7 +48,7 @@ struct Block {
     activation: Activation,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct RmsNorm {
     weight: Frozen,
     eps: f32,
@@ -74,6 +74,15 @@ impl Llama {
             frequencies: config.rope.map(|rope| rope.frequencies(config.head_dim)).unwrap_or_default(),
             layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
             norm: RmsNorm::load(checkpoint, config, "model.norm")?,
+        })
+    }
+
+    /// Every matrix between the embeddings and the head.
+    pub(crate) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.layers.iter_mut().flat_map(|block| {
+            let Block { q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, .. } =
+                Arc::make_mut(block);
+            [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
         })
     }
 

@@ -61,7 +61,7 @@ pub(super) struct GenerateArgs {
 
 pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let session = Session::open(&args.model)?;
+    let session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
     let soft = (0..prompt.as_ref().map_or(0, |p| p.n_tokens as u32)).map(Source::Soft);
     let texts = token_ids(args, &session)?;

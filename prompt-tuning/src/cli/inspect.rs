@@ -34,7 +34,7 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let session = Session::open(&args.model)?;
+    let session = Session::open(&args.model, &args.common)?;
     let Some(prompt) = session.prompt(Some(&args.prompt), args.force)? else { return Ok(ExitCode::SUCCESS) };
     let name = |id: u32| {
         let token = session.tokenizer().ok().and_then(|t| t.decode(&[id], false).ok());

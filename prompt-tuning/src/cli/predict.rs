@@ -47,7 +47,7 @@ pub(super) struct PredictArgs {
 pub(super) fn run(args: &PredictArgs) -> Result<ExitCode> {
     args.common.apply()?;
     let task = Task::read(&args.task)?;
-    let session = Session::open(&args.model)?;
+    let session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
     let task = task_for_prompt(task, prompt.as_ref().map(|p| p.n_tokens))?;
     let encoder = session.task_encoder(&task)?;

@@ -40,7 +40,7 @@ pub(super) struct ScoreArgs {
 
 pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let session = Session::open(&args.model)?;
+    let session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
     let rows = session.pair_rows(&args.data, prompt.as_ref().map_or(0, |p| p.n_tokens))?;
     for part in rows.chunks(args.batch.max(1)) {

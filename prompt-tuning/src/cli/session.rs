@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use model::{LanguageModel, Tokenizer};
 
+use super::Common;
 use crate::adapter::{Adapter, ModelIdentity};
 use crate::data::{self, Dataset, Example};
 use crate::encode::{Encode, Limits, PairEncoder, TaskEncoder};
@@ -26,9 +27,10 @@ pub(super) struct Session {
 
 impl Session {
     /// Opens the model `name`: a folder or a hub id.
-    pub(super) fn open(name: &str) -> Result<Session> {
+    pub(super) fn open(name: &str, common: &Common) -> Result<Session> {
         let folder = hub::model_folder(name)?;
-        let model = LanguageModel::open(&folder)?;
+        let mut model = LanguageModel::open(&folder)?;
+        model.set_precision(common.precision.into());
         Ok(Session { name: name.to_string(), tokenizer: Tokenizer::open(&folder), folder, model })
     }
 

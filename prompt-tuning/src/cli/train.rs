@@ -107,7 +107,7 @@ pub(super) struct TrainArgs {
     #[arg(long)]
     pub(super) overwrite: bool,
     #[command(flatten)]
-    pub(super) common: Common,
+    common: Common,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -178,7 +178,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     let settings = args.settings(inputs.rows.len());
     // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
     let initial = inputs.initial_prompt(args)?;
-    let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(), args.existing())?;
+    let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(args), args.existing())?;
     let state = if args.resume { folder.load_state()? } else { None };
     let resumed_at = state.as_ref().map(|s| s.progress.step);
     let mut trainer = match state {

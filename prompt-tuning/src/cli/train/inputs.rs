@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::TrainArgs;
 use crate::adapter::{Adapter, AdapterConfig, BaseModel, Provenance};
+use crate::cli::Precision;
 use crate::cli::session::{Session, check_prompt_length, questions, task_for_prompt};
 use crate::data::{self, Labels};
 use crate::encode::TaskEncoder;
@@ -42,7 +43,7 @@ impl Inputs {
     pub(super) fn read(args: &TrainArgs) -> Result<Inputs> {
         let task = args.task.as_deref().map(Task::read).transpose()?;
         let init = args.init.parse().map_err(|e| Error::Input(format!("--init {e}")))?;
-        let session = Session::open(&args.model)?;
+        let session = Session::open(&args.model, &args.common)?;
         match task {
             Some(task) => Inputs::of_task(args, session, task, init),
             None => Inputs::of_pairs(args, session, init),
@@ -105,10 +106,13 @@ impl Inputs {
     }
 
     /// Names model, initialisation, training rows and what is evaluated: a resumed run must have the same.
-    pub(super) fn fingerprint(&self) -> String {
+    pub(super) fn fingerprint(&self, args: &TrainArgs) -> String {
         let mut hash = Sha256::new();
         hash.update(self.session.model.fingerprint());
         hash.update(self.init.to_string());
+        if args.common.precision != Precision::F32 {
+            hash.update("bf16"); // other numbers at every step
+        }
         self.rows.iter().for_each(|row| hash_row(&mut hash, row));
         hash.update(self.metric_name());
         match &self.dev {
