@@ -38,6 +38,7 @@ pub mod rope;
 pub mod simd;
 mod slices;
 pub mod testing;
+pub mod threads;
 
 pub use isa::Isa;
 pub use matmul::{Elements, Layout};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use autograd::ops::Intervals;
 use autograd::{Tape, Value};
+use kernels::threads::on_pool;
 use tensor::Tensor;
 
 use crate::language_model::Step;
@@ -278,9 +279,11 @@ impl Decoder<'_> {
     }
 
     fn hidden(&self, sources: &Arc<[Source]>, step: Step) -> Tensor {
-        let tape = Tape::new();
-        let embeds = self.model.embed(&tape, sources, self.prompt.as_ref());
-        self.model.hidden(&tape, &embeds, step).tensor().clone()
+        on_pool(|| {
+            let tape = Tape::new();
+            let embeds = self.model.embed(&tape, sources, self.prompt.as_ref());
+            self.model.hidden(&tape, &embeds, step).tensor().clone()
+        })
     }
 }
 

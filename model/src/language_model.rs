@@ -6,6 +6,7 @@ use std::sync::Arc;
 use autograd::ops::{self, Intervals, Scored, Source};
 use autograd::{Linear, Tape, Value};
 use kernels::matmul::{Layout, Precision};
+use kernels::threads::on_pool;
 use tensor::{Checkpoint, Frozen, Tensor};
 
 use crate::fingerprint::fingerprint;
@@ -131,7 +132,7 @@ impl LanguageModel {
     /// `[n, vocab_size]` from `[n, d_model]`. For inference; training uses [`LanguageModel::score`].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         let hidden = Value::constant(hidden.clone());
-        ops::linear(&Tape::new(), &hidden, &self.head, None).tensor().clone()
+        on_pool(|| ops::linear(&Tape::new(), &hidden, &self.head, None).tensor().clone())
     }
 
     /// Whether the model can take this row (`n_soft` rows in the prompt).

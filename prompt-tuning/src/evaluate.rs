@@ -9,6 +9,7 @@
 //! ```
 
 use autograd::{Tape, Value};
+use kernels::threads::on_pool;
 use model::LanguageModel;
 use model::forest::{PackedBatch, Row};
 use serde::Serialize;
@@ -69,7 +70,7 @@ fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
 pub fn token_log_probs(model: &LanguageModel, prompt: Option<&SoftPrompt>, rows: &[Row]) -> Vec<Vec<f32>> {
     let batch = PackedBatch::from_rows(rows);
     let prompt = prompt.map(constant);
-    let scored = model.score(&Tape::new(), &batch, prompt.as_ref());
+    let scored = on_pool(|| model.score(&Tape::new(), &batch, prompt.as_ref()));
     let of_row = |targets: &Vec<u32>| targets.iter().map(|&t| scored.log_probs[t as usize]).collect();
     batch.row_targets.iter().map(of_row).collect()
 }

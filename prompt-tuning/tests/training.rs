@@ -5,6 +5,7 @@ mod fixture;
 use std::sync::atomic::AtomicBool;
 
 use autograd::Tape;
+use kernels::matmul::Precision;
 use kernels::testing::{Tolerance, close};
 use model::LanguageModel;
 use model::forest::{PackedBatch, Row};
@@ -159,6 +160,25 @@ fn recomputing_changes_no_bit() {
             (steps, trainer.state().prompt.values.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
         };
         assert_eq!(run(false), run(true), "{name}");
+    }
+}
+
+/// In bf16 the losses of the fixtures are those of f32 to two digits or more, and not the same.
+#[test]
+fn bf16_precision_trains_nearly_as_f32_does() {
+    for name in fixture::ALL {
+        let mut model = LanguageModel::open(&fixture::folder(name)).expect("a model");
+        let rows = fixture::rows(name);
+        let mut losses = |precision: Precision| {
+            model.set_precision(precision);
+            let settings = settings(Kind::Sgd, 0.1, rows.len());
+            let mut trainer = Trainer::new(&model, &rows, settings, fixture::initial_prompt(name));
+            (0..5).map(|_| trainer.step().expect("a step").loss).collect::<Vec<f64>>()
+        };
+        let (exact, rounded) = (losses(Precision::F32), losses(Precision::Bf16));
+        assert_ne!(exact, rounded, "{name}");
+        close(&rounded, &exact, Tolerance { absolute: 0.0, relative: 0.01 }).expect(name);
+        assert_eq!(exact, losses(Precision::F32), "{name}: and back");
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use autograd::Tape;
+use kernels::threads::on_pool;
 use model::LanguageModel;
 use model::forest::{PackedBatch, Row};
 use serde::{Deserialize, Serialize};
@@ -274,11 +275,12 @@ impl<'a> Trainer<'a> {
     /// Adds the batch's gradient to `grad`; returns its loss.
     fn accumulate(&self, batch: &PackedBatch, grad: &mut [f32]) -> f64 {
         let prompt = &self.state.prompt;
-        let tape = if self.settings.recompute { Tape::recomputing() } else { Tape::new() };
-        let leaf = tape.leaf(&[prompt.n_tokens, prompt.d_model], &prompt.values);
-        let scored = self.model.score(&tape, batch, Some(&leaf));
-        let loss = f64::from(scored.loss.tensor().f32s()[0]);
-        let d_prompt = tape.backward(&scored.loss).take(&leaf);
+        let (loss, d_prompt) = on_pool(|| {
+            let tape = if self.settings.recompute { Tape::recomputing() } else { Tape::new() };
+            let leaf = tape.leaf(&[prompt.n_tokens, prompt.d_model], &prompt.values);
+            let loss = self.model.score(&tape, batch, Some(&leaf)).loss;
+            (f64::from(loss.tensor().f32s()[0]), tape.backward(&loss).take(&leaf))
+        });
         grad.iter_mut().zip(d_prompt.f32s()).for_each(|(g, d)| *g += d);
         loss
     }
