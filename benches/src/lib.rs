@@ -1,33 +1,35 @@
-//! What the benches share: shapes of real models, the machine's limits, and the peers our kernels are compared with.
+//! How near the kernels and the training step come to what this machine can do.
 //!
-//! A speed says little without the limit of the machine it was measured on, so [`limits`] is measured in the same run.
+//! A speed says little without the limit of the machine it was measured on, so limits, kernels and peers are measured
+//! in the same run, taking turns. Reading order:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`clock`] | the best and the median of many times |
+//! | [`ceilings`] | multiply-adds per second, bytes per second |
+//! | [`case`] | one kernel on one problem: what it must do, how it is checked and run |
+//! | [`cases`] | all of them, one file per kernel |
+//! | [`peers`] | the same products by other crates (feature `peers`) |
+//! | [`measure`] | takes turns and writes down |
+//! | [`report`], [`table`], [`markdown`], [`chart`] | the numbers, and three ways to show them |
+//! | [`step`] | a whole training step: its arithmetic counted, its time measured |
 
-pub mod limits;
+pub mod case;
+pub mod cases;
+pub mod ceilings;
+pub mod chart;
+pub mod clock;
+pub mod data;
+pub mod machine;
+pub mod markdown;
+pub mod measure;
 pub mod peers;
+pub mod report;
+pub mod step;
+pub mod table;
 
-use std::time::Instant;
-
-/// `(m, k, n)` of the matrix products of a GPT-2 training step of about 820 tokens, and two squares.
-pub const MATMULS: [(usize, usize, usize); 6] = [
-    (820, 768, 2304),
-    (820, 768, 768),
-    (820, 768, 3072),
-    (820, 3072, 768),
-    (1024, 1024, 1024),
-    (2048, 2048, 2048),
-];
-
-/// `(m, k, n)` of decoding and of the language-model head.
-pub const FEW_ROWS: [(usize, usize, usize); 4] =
-    [(1, 768, 3072), (8, 768, 3072), (1, 768, 50257), (32, 768, 50257)];
-
-/// The shortest of `repeats` runs of `work`, in seconds. Machines are shared: the shortest run was disturbed least.
-pub fn best_of(repeats: usize, mut work: impl FnMut()) -> f64 {
-    let mut time = || {
-        let start = Instant::now();
-        work();
-        start.elapsed().as_secs_f64()
-    };
-    time();
-    (0..repeats).map(|_| time()).fold(f64::INFINITY, f64::min)
+/// Whether a bench is run as a test (`cargo test --benches`): then each piece of work runs once, on a small problem.
+/// Cargo says `--bench` when it benches.
+pub fn is_test() -> bool {
+    !std::env::args().any(|arg| arg == "--bench")
 }

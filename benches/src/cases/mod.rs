@@ -1,0 +1,58 @@
+//! Every kernel on the problems that matter: the sizes of GPT-2 small, in a training step of about 820 tokens and far
+//! out of the caches.
+
+mod activation;
+mod attention;
+mod cross_entropy;
+mod elementwise;
+mod layer_norm;
+mod matmul;
+mod optim;
+mod rms_norm;
+mod rope;
+
+use kernels::testing::{Tolerance, close};
+
+use crate::case::Case;
+
+/// Width of GPT-2 small.
+const WIDTH: usize = 768;
+/// Vocabulary of GPT-2.
+const VOCAB: usize = 50257;
+/// Rows of a training step, which fit the caches of many machines, and rows that fit none.
+const ROWS: [usize; 2] = [820, 16384];
+
+/// All cases, in the order of tables.
+pub fn all() -> Vec<Case> {
+    [
+        matmul::cases(),
+        attention::cases(),
+        layer_norm::cases(),
+        rms_norm::cases(),
+        activation::cases(),
+        cross_entropy::cases(),
+        rope::cases(),
+        elementwise::cases(),
+        optim::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The cases whose name contains every word of `filter`.
+pub fn matching(filter: &str) -> Vec<Case> {
+    let mut cases = all();
+    cases.retain(|case| filter.split_whitespace().all(|word| case.name().contains(word)));
+    cases
+}
+
+/// As [`close`], with the name of what differs.
+fn compare(what: &str, actual: &[f32], expected: &[f64], tolerance: f64) -> Result<(), String> {
+    close(actual, expected, Tolerance::both(tolerance)).map_err(|why| format!("{what}: {why}"))
+}
+
+/// The rows `rows` of a matrix of `width` columns, one after the other.
+fn rows_of<T: Copy>(x: &[T], width: usize, rows: &[usize]) -> Vec<T> {
+    rows.iter().flat_map(|&row| &x[row * width..][..width]).copied().collect()
+}

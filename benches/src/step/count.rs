@@ -1,0 +1,146 @@
+//! The arithmetic of a step of prompt tuning, counted from its packed batch.
+//!
+//! Counted is what the mathematics needs, whatever the code does: a step that computes more has a lower share of the
+//! peak. A multiply-add is two operations. Of each layer, with `Q` the tokens that need a query (all; in the last layer
+//! those that predict a target) and `W` the tokens whose gradient is wanted (all; in the first layer the soft ones):
+//!
+//! | | forward | backward (inputs only: weights are frozen) |
+//! |---|---|---|
+//! | queries, keys, values | `2 C (Q HD + 2 T KV)` | `2 C ((Q∩W) HD + 2 W KV)` |
+//! | scores and mixing, per visible pair | `4 HD` | `8 HD` where the key is in `W`; `2 HD` where the query is, and `4 HD` more if the key is not |
+//! | output projection, MLP of 2 or 3 matrices | `2 Q C (HD + n F)` | the same |
+//!
+//! `HD` is the width of all query heads, `KV` of all keys, `F` the inner width of the MLP. Backward makes the scores
+//! again (as FlashAttention counts it): `q kᵀ`, `d_o vᵀ`, `pᵀ d_o`, `d_sᵀ q` for a key, `d_s k` for a query. The head
+//! is `2 R C V` both ways for the `R` tokens that predict a target. Norms, activations, softmax and the optimizer are
+//! left out: together below a hundredth.
+
+use autograd::ops::{Intervals, Source};
+use model::forest::PackedBatch;
+use model::{Architecture, Config};
+
+/// Operations of one step on `batch`.
+pub fn step(config: &Config, batch: &PackedBatch) -> f64 {
+    let all: Vec<u32> = (0..batch.forest.len() as u32).collect();
+    let soft: Vec<u32> = all
+        .iter()
+        .copied()
+        .filter(|&t| matches!(batch.forest.sources[t as usize], Source::Soft(_)))
+        .collect();
+    let last = config.n_layers - 1;
+    let layers = (0..config.n_layers).map(|i| {
+        let queries = if i == last { &*batch.outputs } else { &all };
+        let wanted = if i == 0 { &soft } else { &all };
+        layer(config, &batch.forest.mask, queries, wanted)
+    });
+    let head = 2 * batch.outputs.len() * config.d_model * config.vocab_size;
+    layers.sum::<f64>() + 2.0 * head as f64
+}
+
+/// Forward and backward of one layer. Both lists are ascending.
+fn layer(config: &Config, mask: &Intervals, queries: &[u32], wanted: &[u32]) -> f64 {
+    let d = config.d_model;
+    let (width, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+    let matrices = match config.architecture {
+        Architecture::Gpt2 => 2,
+        _ => 3,
+    };
+    let (keys, q) = (mask.begin.len(), queries.len());
+    let wanted_queries: Vec<u32> =
+        queries.iter().copied().filter(|t| wanted.binary_search(t).is_ok()).collect();
+
+    let forward = 2 * d * (q * width + 2 * keys * kv);
+    let backward = 2 * d * (wanted_queries.len() * width + 2 * wanted.len() * kv);
+    let behind = 2 * q * d * (width + matrices * config.d_ff);
+
+    // pairs whose query is in the first list and whose key is in the second
+    let every: Vec<u32> = (0..keys as u32).collect();
+    let seen = |by: &[u32], keys: &[u32]| pairs(mask, by, keys);
+    let by_wanted = seen(&wanted_queries, &every);
+    let forward_pairs = 4 * seen(queries, &every);
+    let backward_pairs =
+        8 * seen(queries, wanted) + 2 * by_wanted + 4 * (by_wanted - seen(&wanted_queries, wanted));
+    (forward + backward + 2 * behind + width * (forward_pairs + backward_pairs)) as f64
+}
+
+/// How many of the queries see how many of the keys.
+fn pairs(mask: &Intervals, queries: &[u32], keys: &[u32]) -> usize {
+    let mask = mask.for_queries(queries);
+    keys.iter().map(|&j| (mask.end[j as usize] - mask.begin[j as usize]) as usize).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kernels::testing::Rng;
+    use model::forest::Row;
+
+    use crate::data::Dtype;
+    use crate::step::shape::{Family, Shape};
+
+    fn config(family: Family, n_layers: usize) -> Config {
+        let shape = Shape {
+            family,
+            d_model: 8,
+            n_layers,
+            n_heads: 4,
+            n_kv_heads: if family == Family::Gpt2 { 4 } else { 2 },
+            d_ff: 10,
+            vocab_size: 12,
+            n_positions: 32,
+            dtype: Dtype::F32,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        crate::step::shape::write(&shape, folder.path(), 1, 0).unwrap();
+        Config::open(folder.path()).unwrap()
+    }
+
+    fn row(soft: u32, text: &[u32]) -> Row {
+        let tokens: Vec<Source> =
+            (0..soft).map(Source::Soft).chain(text.iter().map(|&id| Source::Text(id))).collect();
+        let scored = tokens.len() - 1..tokens.len();
+        Row { tokens, scored, weight: 1.0 }
+    }
+
+    #[test]
+    fn one_row_by_hand() {
+        // tokens P a, then b is predicted: T = 2, R = 1, pairs 3; one layer is the first and the last
+        let batch = PackedBatch::from_rows(&[row(1, &[3, 4])]);
+        let projections = 2 * 8 * (8 + 2 * 2 * 8) + 2 * 8 * (2 * 8); // forward: Q = 1; backward: P's key and value
+        let pairs = 8 * (4 * 2 + 8); // a sees P and a; backward only P's key is wanted
+        let behind = 2 * (2 * 8 * (8 + 2 * 10));
+        let head = 2 * (2 * 8 * 12);
+        assert_eq!(step(&config(Family::Gpt2, 1), &batch), f64::from(projections + pairs + behind + head));
+    }
+
+    #[test]
+    fn text_before_the_prompt_is_seen_by_it() {
+        let mask = Intervals::causal(3);
+        // keys and queries of token 1 are wanted: it sees 0 and 1, and is seen by 1 and 2
+        let config = config(Family::Llama, 3);
+        let all = [0, 1, 2];
+        let rest = layer(&config, &mask, &all, &[1]) - layer(&config, &mask, &all, &[]);
+        let projections = 2 * 8 * (8 + 2 * 4);
+        let pairs = 8 * (8 * 2 + 2 * 2 + 4);
+        assert_eq!(rest, f64::from(projections + pairs));
+    }
+
+    #[test]
+    fn pairs_are_those_that_the_mask_shows() {
+        let mut rng = Rng(3);
+        for _ in 0..100 {
+            let rows: Vec<Row> = (0..1 + rng.below(6))
+                .map(|_| row(2, &(0..2 + rng.below(5)).map(|_| rng.below(3) as u32).collect::<Vec<_>>()))
+                .collect();
+            let batch = PackedBatch::from_rows(&rows);
+            let n = batch.forest.len();
+            let mut some = || (0..n as u32).filter(|_| rng.below(2) == 0).collect::<Vec<_>>();
+            let (queries, keys) = (some(), some());
+            let mask = &batch.forest.mask;
+            let sees = |i: u32, j: u32| (mask.begin[j as usize]..mask.end[j as usize]).contains(&i);
+            let expected =
+                queries.iter().map(|&i| keys.iter().filter(|&&j| sees(i, j)).count()).sum::<usize>();
+            assert_eq!(pairs(mask, &queries, &keys), expected);
+        }
+    }
+}
