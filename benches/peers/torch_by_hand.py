@@ -21,7 +21,7 @@ import common
 import decoders
 
 
-def padded_length(row, multiple):
+def padded_length(row, multiple=1):
     text = len(row[0]) + len(row[1])
     return -(-text // multiple) * multiple
 
@@ -69,7 +69,7 @@ def sum_of_losses(model, prompt, rows, multiple):
 
 def backward(a, model, prompt, batch):
     """Adds the gradient of the mean loss to the prompt's and returns the loss."""
-    rows = sorted(batch, key=lambda row: padded_length(row, 1))
+    rows = sorted(batch, key=lambda row: padded_length(row))
     n_targets = sum(len(completion) for _, completion in rows)
     size = -(-len(rows) // a.buckets)
     total = 0.0
