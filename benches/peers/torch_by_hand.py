@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prompt tuning as fast as plain torch gets by hand: what a person does who knows torch well and writes no kernel.
 
-usage: torch_by_hand.py --model DIR [--rows F] [--prompt 20] [--batch 32] [--steps 1] [--skip 0] [--dtype f32|bf16]
+usage: torch_by_hand.py --model DIR [--rows F] [--prompt 20] [--batch 32] [--steps 1] [--dtype f32|bf16]
                         [--buckets 1] [--round 1] [--compile] [--check]
 
 Beside a plain implementation:
