@@ -76,9 +76,12 @@ def show(a, **facts):
 
 
 def run_steps(a, peer, step):
-    """Times step(batch) -> loss, after a warm-up on four rows, and shows each step and a summary."""
+    """Times step(batch) -> loss, after a warm-up on the first batch, and shows each step and a summary.
+
+    The warm-up is a whole batch: on a virtual machine memory that is touched for the first time can be very slow.
+    """
     made = list(batches(a))
-    step(made[0][:4])
+    step(made[0])
     seconds = []
     for i, batch in enumerate(made):
         elapsed, loss = seconds_of(lambda: step(batch))
