@@ -34,7 +34,7 @@ def parse(parser):
 
 def step_options(description, **defaults):
     """Options of a peer that makes training steps."""
-    parser = options(description, prompt=20, batch=32, steps=1, skip=0, **defaults)
+    parser = options(description, prompt=20, batch=32, steps=1, **defaults)
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder")
     parser.add_argument("--rows", type=Path, help="rows of token ids; default: rows.jsonl of the model's folder")
     return parser
@@ -47,9 +47,9 @@ def read_rows(path):
 
 
 def batches(a):
-    """The batches of `steps` steps, in the order of the file, after the first `skip` batches."""
+    """The batches of `steps` steps, in the order of the file."""
     rows = read_rows(a.rows or a.model / "rows.jsonl")
-    for step in range(a.skip, a.skip + a.steps):
+    for step in range(a.steps):
         yield [rows[i % len(rows)] for i in range(step * a.batch, (step + 1) * a.batch)]
 
 
@@ -76,15 +76,18 @@ def show(a, **facts):
 
 
 def run_steps(a, peer, step):
-    """Times step(batch) -> loss, after a warm-up on four rows, and shows each step and a summary."""
+    """Times step(batch) -> loss, after a warm-up on the first batch, and shows each step and a summary.
+
+    The warm-up is a whole batch: on a virtual machine memory that is touched for the first time can be very slow.
+    """
     made = list(batches(a))
-    step(made[0][:4])
+    step(made[0])
     seconds = []
     for i, batch in enumerate(made):
         elapsed, loss = seconds_of(lambda: step(batch))
         seconds.append(elapsed)
         tokens = sum(len(p) + len(c) for p, c in batch)
-        show(a, peer=peer, step=a.skip + i + 1, loss=loss, examples=len(batch), tokens=tokens, seconds=elapsed)
+        show(a, peer=peer, step=i + 1, loss=loss, examples=len(batch), tokens=tokens, seconds=elapsed)
     show(
         a,
         peer=peer,

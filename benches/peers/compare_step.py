@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Prompt tuning steps of this repository and of its peers in alternation, in one run: a table of ratios.
 
-usage: compare_step.py --model DIR [--rows F] [--prompt 20] [--batch 32] [--steps 1] [--turns 3] [--dtype f32|bf16]
+usage: compare_step.py --model DIR [--rows F] [--prompt 20] [--batch 32] [--steps 2] [--turns 2] [--dtype f32|bf16]
                        [--peers peft torch_by_hand] [--binary target/release/prompt-tuning] [--prefix "nice -n -5"]
                        [--json-out FILE]
 
-DIR is a folder as scripts/make_gpt2_shape.py makes it. In turn i each program makes the same --steps steps, on batches
-i * steps and following of the rows, in a process of its own; the first batch of ours is a warm-up that is not counted,
-and the peers warm up by themselves. --prefix is put before every command. Needs no package; run it by the Python that
-has the peers' packages.
+DIR is a folder as scripts/make_gpt2_shape.py makes it. In every turn each program makes the same --steps steps, on the
+first batches of the rows, in a process of its own; a step before them is a warm-up and not counted. Of each step the
+shortest and the median time over the turns is taken, and these are added up: "best" and "median". Steps differ in
+length, so the times of two steps are never compared. --prefix is put before every command. Needs no package; run it by
+the Python that has the peers' packages.
 """
 
 import argparse
@@ -38,57 +39,55 @@ def run(a, command):
         return [json.loads(line) for line in out], usage.ru_maxrss * RSS_UNIT
 
 
-def rows_of_turn(a, turn, folder):
-    """A file with the warm-up's batch and the turn's batches: ours reads a file from its beginning."""
-    lines = a.rows.read_text().splitlines()
-    wanted = range(turn * a.steps * a.batch, (turn + 1) * a.steps * a.batch)
-    first = [lines[i % len(lines)] for i in wanted[: a.batch]]
+def with_warm_up(a, folder):
+    """A file with the first batch twice, then the others: the first step of ours is its warm-up."""
+    lines = a.rows.read_text().splitlines()[: a.steps * a.batch]
     path = Path(folder) / "rows.jsonl"
-    path.write_text("\n".join(first + [lines[i % len(lines)] for i in wanted]) + "\n")
+    path.write_text("\n".join(lines[: a.batch] + lines) + "\n")
     return path
 
 
-def ours(a, turn):
+def ours(a):
     with tempfile.TemporaryDirectory() as folder:
-        rows = rows_of_turn(a, turn, folder)
+        rows = with_warm_up(a, folder)
         command = [a.binary, "train", "--model", a.model, "--train", rows, "--out", Path(folder) / "out"]
         command += ["--json", "--no-shuffle", "--steps", a.steps + 1, "--batch", a.batch, "--prompt-length", a.prompt]
         return run(a, command + ["--precision", a.dtype, "--threads", a.threads])
 
 
-def peer(a, turn, script):
+def peer(a, script):
     command = [sys.executable, HERE / script, "--json", "--model", a.model, "--rows", a.rows, "--prompt", a.prompt]
-    command += ["--batch", a.batch, "--steps", a.steps, "--skip", turn * a.steps]
+    command += ["--batch", a.batch, "--steps", a.steps]
     return run(a, command + ["--dtype", a.peer_dtype or a.dtype, "--threads", a.threads])
 
 
 def measure(a):
-    """Per program its seconds per step and its peak memory in bytes, over all turns."""
-    found = {name: {"seconds": [], "peak": 0} for name in [*a.peers, "ours"]}
+    """Per program the seconds of its steps, one list a turn, and its peak memory in bytes."""
+    found = {name: {"turns": [], "peak": 0} for name in [*a.peers, "ours"]}
     for turn in range(a.turns):
         for name, one in found.items():
-            lines, peak = ours(a, turn) if name == "ours" else peer(a, turn, PEERS[name])
-            steps = [line["seconds"] for line in lines if "step" in line]
-            one["seconds"] += steps[-a.steps :]
+            lines, peak = ours(a) if name == "ours" else peer(a, PEERS[name])
+            seconds = [line["seconds"] for line in lines if "step" in line][-a.steps :]
+            one["turns"].append(seconds)
             one["peak"] = max(one["peak"], peak)
-            print(f"turn {turn + 1}: {name}: {', '.join(f'{s:.2f} s' for s in steps[-a.steps :])}", file=sys.stderr)
+            print(f"turn {turn + 1}: {name}: {', '.join(f'{s:.2f} s' for s in seconds)}", file=sys.stderr)
     return found
 
 
 def summary(a, found):
+    examples = a.batch * a.steps
     for name, one in found.items():
-        fastest, middle = min(one["seconds"]), statistics.median(one["seconds"])
+        best, median = (sum(map(of, zip(*one["turns"]))) for of in (min, statistics.median))
         yield {
             "program": name,
             "dtype": a.dtype if name == "ours" else a.peer_dtype or a.dtype,
             "model": a.model.name,
             "prompt": a.prompt,
             "batch": a.batch,
-            "steps": len(one["seconds"]),
-            "min_step_s": fastest,
-            "median_step_s": middle,
-            "examples_per_s_best": a.batch / fastest,
-            "examples_per_s_median": a.batch / middle,
+            "steps": a.steps,
+            "turns": a.turns,
+            "examples_per_s_best": examples / best,
+            "examples_per_s_median": examples / median,
             "peak_rss_bytes": one["peak"],
         }
 
@@ -99,11 +98,10 @@ def markdown(lines):
     yield "| program | prompt | examples/s (median; best) | ours is faster by (median; best) | peak memory | ours needs |"
     yield "|---|---|---|---|---|---|"
     for line in lines:
-        median, best = (line[f"min_step_s" if key == "best" else "median_step_s"] for key in ("median", "best"))
+        median, best = (mine[key] / line[key] for key in ("examples_per_s_median", "examples_per_s_best"))
         yield (
             f"| {line['program']} {line['dtype']} | {line['prompt']} "
-            f"| {line['examples_per_s_median']:.2f}; {line['examples_per_s_best']:.2f} "
-            f"| {median / mine['median_step_s']:.2f}; {best / mine['min_step_s']:.2f} "
+            f"| {line['examples_per_s_median']:.2f}; {line['examples_per_s_best']:.2f} | {median:.2f}; {best:.2f} "
             f"| {line['peak_rss_bytes'] / 1e9:.2f} GB | 1/{line['peak_rss_bytes'] / mine['peak_rss_bytes']:.1f} |"
         )
 
@@ -114,8 +112,8 @@ def main():
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--prompt", type=int, default=20)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--peer-dtype", choices=("f32", "bf16"), help="the peers' dtype, where it is another")

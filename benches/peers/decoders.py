@@ -34,79 +34,86 @@ def positions(spans):
     return torch.cat([torch.arange(length).repeat(rows) for rows, length in spans])
 
 
+def blocks_of(weights, prefix, count):
+    """Each block's weights by their names within the block, so that one function serves (and compiles for) all."""
+    parts = [f"{prefix}.{i}." for i in range(count)]
+    return [{name.removeprefix(p): x for name, x in weights.items() if name.startswith(p)} for p in parts]
+
+
 class Gpt2:
     def __init__(self, config, weights):
-        self.w = {name.removeprefix("transformer."): x for name, x in weights.items()}
-        self.layers, self.heads = config["n_layer"], config["n_head"]
-        self.eps = config["layer_norm_epsilon"]
-        self.embeddings = self.w["wte.weight"]
+        weights = {name.removeprefix("transformer."): x for name, x in weights.items()}
+        self.blocks = blocks_of(weights, "h", config["n_layer"])
+        self.w = weights
+        self.heads, self.eps = config["n_head"], config["layer_norm_epsilon"]
+        self.embeddings = weights["wte.weight"]
 
-    def linear(self, x, name):
-        return F.linear(x, self.w[name + ".weight"].t(), self.w[name + ".bias"])
+    def linear(self, x, w, name):
+        return F.linear(x, w[name + ".weight"].t(), w[name + ".bias"])
 
-    def norm(self, x, name):
-        return F.layer_norm(x, x.shape[-1:], self.w[name + ".weight"], self.w[name + ".bias"], self.eps)
+    def norm(self, x, w, name):
+        return F.layer_norm(x, x.shape[-1:], w[name + ".weight"], w[name + ".bias"], self.eps)
 
     def context(self, spans):
         """What every block needs to know about the rows."""
         return spans
 
     def start(self, x, spans):
-        return x + self.w["wpe.weight"][positions(spans)]
+        return x + F.embedding(positions(spans), self.w["wpe.weight"])
 
-    def attention(self, x, i, spans):
-        qkv = self.linear(self.norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn")
+    def attention(self, x, w, spans):
+        qkv = self.linear(self.norm(x, w, "ln_1"), w, "attn.c_attn")
         return attend(*qkv.view(len(x), 3, self.heads, -1).unbind(1), spans)
 
-    def rest(self, x, mixed, i):
+    def rest(self, x, mixed, w):
         """The block behind its attention."""
-        x = x + self.linear(mixed, f"h.{i}.attn.c_proj")
-        up = self.linear(self.norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc")
-        return x + self.linear(F.gelu(up, approximate="tanh"), f"h.{i}.mlp.c_proj")
+        x = x + self.linear(mixed, w, "attn.c_proj")
+        up = self.linear(self.norm(x, w, "ln_2"), w, "mlp.c_fc")
+        return x + self.linear(F.gelu(up, approximate="tanh"), w, "mlp.c_proj")
 
     def finish(self, x):
-        return self.norm(x, "ln_f")
+        return self.norm(x, self.w, "ln_f")
 
 
 class Llama:
     def __init__(self, config, weights):
-        self.w = {name.removeprefix("model."): x for name, x in weights.items()}
-        self.layers = config["num_hidden_layers"]
+        weights = {name.removeprefix("model."): x for name, x in weights.items()}
+        self.blocks = blocks_of(weights, "layers", config["num_hidden_layers"])
+        self.w = weights
         self.head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         self.eps = config["rms_norm_eps"]
-        self.embeddings = self.w["embed_tokens.weight"]
+        self.embeddings = weights["embed_tokens.weight"]
         self.rotary = LlamaRotaryEmbedding(LlamaConfig(**config))
 
-    def linear(self, x, name):
-        return F.linear(x, self.w[name + ".weight"])
+    def linear(self, x, w, name):
+        return F.linear(x, w[name + ".weight"])
 
-    def norm(self, x, name):
-        return F.rms_norm(x, x.shape[-1:], self.w[name + ".weight"], self.eps)
+    def norm(self, x, w, name):
+        return F.rms_norm(x, x.shape[-1:], w[name + ".weight"], self.eps)
 
     def context(self, spans):
+        """What every block needs to know about the rows: the spans, and the angles of the positions."""
         cos, sin = self.rotary(self.embeddings[:1], positions(spans)[None])
         return spans, cos[0, :, None], sin[0, :, None]
 
     def start(self, x, _):
         return x
 
-    def attention(self, x, i, context):
+    def attention(self, x, w, context):
         spans, cos, sin = context
-        n = self.norm(x, f"layers.{i}.input_layernorm")
-        q, k, v = (
-            self.linear(n, f"layers.{i}.self_attn.{part}_proj").view(len(x), -1, self.head_dim) for part in "qkv"
-        )
+        n = self.norm(x, w, "input_layernorm")
+        q, k, v = (self.linear(n, w, f"self_attn.{part}_proj").view(len(x), -1, self.head_dim) for part in "qkv")
         return attend(rotate(q, cos, sin), rotate(k, cos, sin), v, spans)
 
-    def rest(self, x, mixed, i):
+    def rest(self, x, mixed, w):
         """The block behind its attention."""
-        x = x + self.linear(mixed, f"layers.{i}.self_attn.o_proj")
-        n = self.norm(x, f"layers.{i}.post_attention_layernorm")
-        gate, up = (self.linear(n, f"layers.{i}.mlp.{part}_proj") for part in ("gate", "up"))
-        return x + self.linear(F.silu(gate) * up, f"layers.{i}.mlp.down_proj")
+        x = x + self.linear(mixed, w, "self_attn.o_proj")
+        n = self.norm(x, w, "post_attention_layernorm")
+        gate, up = (self.linear(n, w, f"mlp.{part}_proj") for part in ("gate", "up"))
+        return x + self.linear(F.silu(gate) * up, w, "mlp.down_proj")
 
     def finish(self, x):
-        return self.norm(x, "norm")
+        return self.norm(x, self.w, "norm")
 
 
 def rotate(x, cos, sin):
@@ -118,11 +125,11 @@ def hidden_states(model, x, spans, outputs):
     """From embeddings [tokens, width] to the final hidden states of the tokens `outputs`."""
     context = model.context(spans)
     x = model.start(x, spans)
-    for i in range(model.layers):
-        mixed = model.attention(x, i, context)
-        if i == model.layers - 1:
+    for w in model.blocks:
+        mixed = model.attention(x, w, context)
+        if w is model.blocks[-1]:
             x, mixed = x[outputs], mixed[outputs]
-        x = model.rest(x, mixed, i)
+        x = model.rest(x, mixed, w)
     return model.finish(x)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prompt tuning as users of PEFT run it: transformers and PEFT on torch, right-padded batches, the model's own loss.
 
-usage: peft_prompt_tuning.py --model DIR [--rows F] [--prompt 20] [--batch 32] [--steps 1] [--skip 0] [--dtype f32|bf16]
+usage: peft_prompt_tuning.py --model DIR [--rows F] [--prompt 20] [--batch 32] [--steps 1] [--dtype f32|bf16]
 
 A step is forward, backward and AdamW on the prompt. Labels are masked to the completion's tokens. Prints one line per
 step and one in the end.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prompt tuning as fast as plain torch gets by hand: what a person does who knows torch well and writes no kernel.
 
-usage: torch_by_hand.py --model DIR [--rows F] [--prompt 20] [--batch 32] [--steps 1] [--skip 0] [--dtype f32|bf16]
+usage: torch_by_hand.py --model DIR [--rows F] [--prompt 20] [--batch 32] [--steps 1] [--dtype f32|bf16]
                         [--buckets 1] [--round 1] [--compile] [--check]
 
 Beside a plain implementation:
@@ -21,7 +21,7 @@ import common
 import decoders
 
 
-def padded_length(row, multiple):
+def padded_length(row, multiple=1):
     text = len(row[0]) + len(row[1])
     return -(-text // multiple) * multiple
 
@@ -69,7 +69,7 @@ def sum_of_losses(model, prompt, rows, multiple):
 
 def backward(a, model, prompt, batch):
     """Adds the gradient of the mean loss to the prompt's and returns the loss."""
-    rows = sorted(batch, key=lambda row: padded_length(row, 1))
+    rows = sorted(batch, key=lambda row: padded_length(row))
     n_targets = sum(len(completion) for _, completion in rows)
     size = -(-len(rows) // a.buckets)
     total = 0.0
