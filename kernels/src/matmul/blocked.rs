@@ -87,8 +87,8 @@ impl Strip<'_> {
     fn cut<'c>(&self, c: &'c mut [f32], threads: usize) -> Vec<Tile<'c>> {
         let Size { k, n, .. } = self.product.size;
         let most = (B_STRIP / k.max(1)).clamp(NC_STEP, NC) / NC_STEP * NC_STEP;
-        // two tasks a thread even out threads that are slowed down by others
-        let width = tiles::width_for(n, 2 * threads, NC_STEP, most);
+        // four tasks a thread even out threads that are slowed down by others
+        let width = tiles::width_for(n, 4 * threads, NC_STEP, most);
         let n_bands = match threads {
             1 => 1,
             _ => (2 * threads).div_ceil(n.div_ceil(width)).min(self.panels.count().div_ceil(8)),
