@@ -12,6 +12,7 @@
 //! | [`peers`] | the same products by other crates (feature `peers`) |
 //! | [`measure`] | takes turns and writes down |
 //! | [`report`], [`table`], [`markdown`], [`chart`] | the numbers, and three ways to show them |
+//! | [`ladder`] | from the triple loop to the kernel |
 //! | [`step`] | a whole training step: its arithmetic counted, its time measured |
 
 pub mod case;
@@ -20,6 +21,7 @@ pub mod ceilings;
 pub mod chart;
 pub mod clock;
 pub mod data;
+pub mod ladder;
 pub mod machine;
 pub mod markdown;
 pub mod measure;

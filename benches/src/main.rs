@@ -22,6 +22,8 @@ enum Command {
     Roofline(commands::roofline::Args),
     /// Shows measurements again that `roofline --json` or `step --json` wrote.
     Table(commands::table::Args),
+    /// From the triple loop to the kernel, a rung at a time.
+    Ladder(commands::ladder::Args),
     /// Training steps of a checkpoint: speed, arithmetic and memory.
     Step(commands::step::Args),
     /// Writes a random checkpoint of a known shape, and rows of token ids.
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Roofline(args) => commands::roofline::run(args),
         Command::Table(args) => commands::table::run(args),
+        Command::Ladder(args) => commands::ladder::run(args),
         Command::Step(args) => commands::step::run(args),
         Command::Shape(args) => commands::step::make_shape(args),
     };

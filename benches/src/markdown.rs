@@ -6,7 +6,7 @@ use crate::case::Kind;
 use crate::report::{Limit, Measurement, Roofline};
 
 /// Dtypes and peers that have a column.
-const COLUMNS: [&str; 5] = ["f32", "f16", "bf16", "gemm", "matrixmultiply"];
+const COLUMNS: [&str; 6] = ["f32", "f16", "bf16", "bf16 x bf16", "gemm", "matrixmultiply"];
 
 /// `page` with what stands between `<!-- name:begin -->` and `<!-- name:end -->` replaced by `text`.
 ///
@@ -73,7 +73,8 @@ fn shares(rows: &[&Measurement]) -> String {
 
 /// A line for each kernel and shape, a column for each dtype and peer.
 fn kernels(rows: &[&Measurement]) -> String {
-    let mut out = format!("| kernel | shape | {} |\n|---|---|{}\n", COLUMNS.join(" | "), "---|".repeat(5));
+    let mut out =
+        format!("| kernel | shape | {} |\n|---|---|{}\n", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len()));
     let mut names: Vec<(&str, &str)> = rows.iter().map(|m| (&*m.kernel, &*m.shape)).collect();
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(*name));

@@ -28,30 +28,37 @@ const FAR: usize = 256 << 20;
 /// Bytes of a layer norm in a training step: 820 rows of 768 numbers read and written.
 const NEAR: usize = 8 * 820 * 768;
 
+/// Rounds of the ceilings at least. They are short, and a disturbance can last longer than a few of them.
+const CEILING_ROUNDS: usize = 12;
+
 /// The ceilings of the machine, the best of some rounds.
 pub fn ceilings(settings: &Settings) -> Ceilings {
-    let best = |measure: &dyn Fn() -> f64| (0..settings.rounds.max(3)).map(|_| measure()).fold(0.0, f64::max);
-    let peak = |&isa: &Isa| {
-        let on =
-            |threads| best(&|| operations_per_second(isa, Arithmetic::F32, threads).unwrap_or(0.0)) / 1e9;
-        Peak {
+    let best = |measure: &dyn Fn() -> f64| {
+        (0..settings.rounds.max(CEILING_ROUNDS)).map(|_| measure()).fold(0.0, f64::max)
+    };
+    let peak = |(isa, arithmetic): (Isa, Arithmetic)| {
+        operations_per_second(isa, arithmetic, Threads::One)?;
+        let on = |threads| best(&|| operations_per_second(isa, arithmetic, threads).unwrap_or(0.0)) / 1e9;
+        Some(Peak {
             tier: isa.name().into(),
-            arithmetic: Arithmetic::F32.name().into(),
+            arithmetic: arithmetic.name().into(),
             gflops: on(Threads::All),
             gflops_one_core: on(Threads::One),
-        }
+        })
     };
+    let peaks = settings.tiers.iter().flat_map(|&isa| [(isa, Arithmetic::F32), (isa, Arithmetic::Bf16)]);
     let level = |bytes: usize| {
         let on = |threads| {
             let streams = Streams::new(bytes, threads);
-            let all: Vec<Bandwidth> = (0..settings.rounds.max(3)).map(|_| streams.measure()).collect();
+            let all: Vec<Bandwidth> =
+                (0..settings.rounds.max(CEILING_ROUNDS)).map(|_| streams.measure()).collect();
             let best = |of: fn(&Bandwidth) -> f64| all.iter().map(of).fold(0.0, f64::max) / 1e9;
             (best(|b| b.read), best(|b| b.copy))
         };
         let ((read, copy), (read_one_core, copy_one_core)) = (on(Threads::All), on(Threads::One));
         Level { bytes, read, read_one_core, copy, copy_one_core }
     };
-    Ceilings { arithmetic: settings.tiers.iter().map(peak).collect(), memory: level(FAR), cache: level(NEAR) }
+    Ceilings { arithmetic: peaks.filter_map(peak).collect(), memory: level(FAR), cache: level(NEAR) }
 }
 
 /// Verifies the case on every instruction set, and the peers, and then measures them.
@@ -120,7 +127,9 @@ impl Rounds {
             rounds.read.push(bandwidth.read.recip());
             rounds.copy.push(bandwidth.copy.recip());
             for Turn { isa, peak, seconds } in &mut rounds.turns {
-                let operations = operations_per_second(*isa, work.arithmetic, Threads::All);
+                // without an instruction of its own the arithmetic is done in f32
+                let operations = operations_per_second(*isa, work.arithmetic, Threads::All)
+                    .or_else(|| operations_per_second(*isa, Arithmetic::F32, Threads::All));
                 peak.push(operations.map_or(0.0, f64::recip));
                 seconds.take(TURN, || kernel.run(*isa));
             }

@@ -166,7 +166,7 @@ struct Silu;
 struct Relu;
 
 /// `2 √(2/π)`: the linear coefficient of `2u` in the tanh formula.
-const LINEAR: f32 = 1.595_769_1;
+const LINEAR: f32 = 1.595_769_2;
 /// Its cubic coefficient.
 const CUBED: f32 = 0.044715 * LINEAR;
 

@@ -2,6 +2,7 @@
 //!
 //! Operations: `2 m k n`. Bytes: activations and weight read once, the product written once.
 
+use half::bf16;
 use kernels::matmul::{self, Epilogue, Layout, Precision, Weight, reference};
 use kernels::{Elements, Isa};
 
@@ -31,6 +32,7 @@ struct Problem {
     n_out: usize,
     layout: Layout,
     dtype: Dtype,
+    precision: Precision,
     direction: Direction,
 }
 
@@ -47,8 +49,19 @@ pub(super) fn cases() -> Vec<Case> {
     for (kind, (rows, n_in, n_out)) in sizes {
         for direction in [Direction::Forward, Direction::BackwardInput] {
             for layout in [Layout::OutIn, Layout::InOut] {
-                let problem = |dtype| Problem { kind, rows, n_in, n_out, layout, dtype, direction };
-                cases.extend(Dtype::ALL.map(|dtype| case(problem(dtype))));
+                let exact = Dtype::ALL.map(|dtype| (dtype, Precision::F32));
+                let problem = |(dtype, precision)| Problem {
+                    kind,
+                    rows,
+                    n_in,
+                    n_out,
+                    layout,
+                    dtype,
+                    precision,
+                    direction,
+                };
+                let problems = exact.into_iter().chain([(Dtype::Bf16, Precision::Bf16)]).map(problem);
+                cases.extend(problems.filter(Problem::occurs).map(case));
             }
         }
     }
@@ -66,10 +79,10 @@ fn case(p: Problem) -> Case {
         },
         kind: p.kind,
         shape: format!("{rows}x{n_in}x{n_out}"),
-        dtype: p.dtype.name(),
+        dtype: if p.precision == Precision::Bf16 { "bf16 x bf16" } else { p.dtype.name() },
         tiers: true,
         work: Work {
-            arithmetic: Arithmetic::F32,
+            arithmetic: if p.precision == Precision::Bf16 { Arithmetic::Bf16 } else { Arithmetic::F32 },
             flops: (2 * rows * n_in * n_out) as f64,
             read: 4 * rows * p.width_a() + p.dtype.size() * n_in * n_out,
             written: 4 * rows * p.width_c(),
@@ -79,6 +92,13 @@ fn case(p: Problem) -> Case {
 }
 
 impl Problem {
+    /// Decoding never goes backward, and backward reads f16 as it reads bf16.
+    fn occurs(&self) -> bool {
+        let rounds = self.precision == Precision::Bf16;
+        let goes_back = self.rows >= 32 && self.dtype != Dtype::F16;
+        (self.direction == Direction::Forward || goes_back) && (!rounds || self.kind == Kind::Matmul)
+    }
+
     /// Columns of the activations that are multiplied.
     fn width_a(&self) -> usize {
         if self.direction == Direction::Forward { self.n_in } else { self.n_out }
@@ -101,9 +121,14 @@ impl Matmul {
     fn new(p: Problem) -> Matmul {
         // the result has numbers of about one, whatever the inner size
         let scale = (p.width_a() as f32).sqrt().recip();
+        let mut a = data::normals(1, p.rows * p.width_a(), 1.0);
+        if p.precision == Precision::Bf16 {
+            // rounded already, so that the reference need not round
+            a.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+        }
         Matmul {
             p,
-            a: data::normals(1, p.rows * p.width_a(), 1.0),
+            a,
             weight: Numbers::round(data::normals(2, p.n_in * p.n_out, scale), p.dtype),
             c: vec![f32::NAN; p.rows * p.width_c()],
         }
@@ -133,9 +158,8 @@ impl Matmul {
 
 impl Kernel for Matmul {
     fn run(&mut self, isa: Isa) {
-        let Problem { n_in, n_out, layout, .. } = self.p;
-        let weight =
-            Weight { elements: self.weight.elements(), layout, n_in, n_out, precision: Precision::F32 };
+        let Problem { n_in, n_out, layout, precision, .. } = self.p;
+        let weight = Weight { elements: self.weight.elements(), layout, n_in, n_out, precision };
         match self.p.direction {
             Direction::Forward => matmul::forward(isa, &self.a, weight, Epilogue::default(), &mut self.c),
             Direction::BackwardInput => matmul::backward_input(isa, &self.a, weight, &mut self.c),

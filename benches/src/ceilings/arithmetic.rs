@@ -12,13 +12,12 @@ use super::Threads;
 use crate::clock::seconds;
 
 /// The instruction that limits a kernel.
-///
-/// Another one (a dot product of bf16 pairs) is a variant here, a loop like [`MultiplyAdds`] below, and `None` on the
-/// tiers that lack it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
     /// `a * b + c` in f32: two operations per lane.
     F32,
+    /// `a.even * b.even + a.odd * b.odd + c` for pairs of bf16: four operations per lane.
+    Bf16,
 }
 
 impl Arithmetic {
@@ -26,6 +25,7 @@ impl Arithmetic {
     pub fn name(self) -> &'static str {
         match self {
             Arithmetic::F32 => "f32",
+            Arithmetic::Bf16 => "bf16",
         }
     }
 }
@@ -33,8 +33,12 @@ impl Arithmetic {
 /// Operations per second of `arithmetic` with the instructions of `isa`; `None` where it has no such instruction.
 /// Takes about 5 ms.
 pub fn operations_per_second(isa: Isa, arithmetic: Arithmetic, threads: Threads) -> Option<f64> {
+    if arithmetic == Arithmetic::Bf16 && !isa.run(HasDotBf16) {
+        return None;
+    }
     let run = || match arithmetic {
-        Arithmetic::F32 => isa.run(MultiplyAdds),
+        Arithmetic::F32 => isa.run(Chains(MultiplyAdd)),
+        Arithmetic::Bf16 => isa.run(Chains(DotBf16)),
     };
     let operations = std::sync::atomic::AtomicUsize::new(0);
     let seconds = seconds(|| {
@@ -49,31 +53,69 @@ const STEPS: usize = 1_000_000;
 /// Chains of the instruction set with the most registers.
 const MAX_CHAINS: usize = 24;
 
-/// Returns the number of operations done.
-struct MultiplyAdds;
+/// Whether the instruction set has dot products of bf16.
+struct HasDotBf16;
 
-impl SimdOp for MultiplyAdds {
+impl SimdOp for HasDotBf16 {
+    type Output = bool;
+    #[inline(always)]
+    fn eval<S: Simd>(self, _: S) -> bool {
+        S::DOT_BF16
+    }
+}
+
+/// An instruction whose throughput is measured.
+trait Instruction {
+    /// Operations for each lane.
+    const OPERATIONS: usize;
+    fn next<S: Simd>(s: S, factor: S::V, other: S::V, sum: S::V) -> S::V;
+}
+
+struct MultiplyAdd;
+
+impl Instruction for MultiplyAdd {
+    const OPERATIONS: usize = 2;
+    #[inline(always)]
+    fn next<S: Simd>(s: S, factor: S::V, summand: S::V, sum: S::V) -> S::V {
+        s.mul_add(sum, factor, summand)
+    }
+}
+
+struct DotBf16;
+
+impl Instruction for DotBf16 {
+    const OPERATIONS: usize = 4;
+    #[inline(always)]
+    fn next<S: Simd>(s: S, factor: S::V, other: S::V, sum: S::V) -> S::V {
+        s.dot_bf16(factor, other, sum)
+    }
+}
+
+/// Returns the number of operations done.
+struct Chains<I>(I);
+
+impl<I: Instruction> SimdOp for Chains<I> {
     type Output = usize;
 
-    /// Independent chains hide the latency of a multiply-add: cores need 8 to 16 of them. Three quarters of the
+    /// Independent chains hide the latency of an instruction: cores need 8 to 16 of them. Three quarters of the
     /// registers are enough on each, and leave room for the factor and the summand. Every chain starts at a number of
     /// its own that the compiler cannot know: equal chains would be computed once.
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) -> usize {
         let chains = S::REGISTERS * 3 / 4;
-        let (factor, summand) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
+        let (factor, other) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
         let mut sums = [factor; MAX_CHAINS];
         for i in 0..chains {
             sums[i] = s.splat(black_box(i as f32 / 7.0));
         }
         for _ in 0..STEPS {
             for i in 0..chains {
-                sums[i] = s.mul_add(sums[i], factor, summand);
+                sums[i] = I::next(s, factor, other, sums[i]);
             }
         }
         for i in 0..chains {
             black_box(s.sum(sums[i]));
         }
-        2 * chains * STEPS * S::LANES
+        I::OPERATIONS * chains * STEPS * S::LANES
     }
 }
