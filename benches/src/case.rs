@@ -117,7 +117,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// `kernel shape dtype`: what filters look at.
+    /// `kernel shape dtype`.
     pub fn name(&self) -> String {
         format!("{} {} {}", self.kernel, self.shape, self.dtype)
     }

@@ -13,7 +13,7 @@ const GRID: RGBColor = RGBColor(236, 236, 236);
 const SIZE: (u32, u32) = (1000, 600);
 const LEGEND: u32 = 210;
 /// Least and most operations per byte.
-const INTENSITY: (f64, f64) = (0.05, 1000.0);
+const INTENSITY: (f64, f64) = (0.03, 1000.0);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
@@ -45,6 +45,7 @@ pub fn svg(run: &Roofline) -> Result<String, String> {
 fn draw(run: &Roofline, out: &mut String) -> Drawn {
     let root = SVGBackend::with_string(out, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
+    let root = root.margin(10, 0, 0, 0);
     let title = format!("Kernels below the roof of {}, {} threads", run.machine.cpu, run.machine.threads);
     let root = root.titled(&title, ("sans-serif", 18).into_font().color(&INK))?;
     let (plot, legend) = root.split_horizontally(SIZE.0 - LEGEND);
@@ -56,7 +57,8 @@ fn draw(run: &Roofline, out: &mut String) -> Drawn {
 
 fn draw_plot(run: &Roofline, area: &Area) -> Drawn {
     let lowest = run.measurements.iter().map(Measurement::gflops).fold(1.0, f64::min);
-    let highest = run.ceilings.arithmetic.iter().map(|peak| peak.gflops).fold(1.0, f64::max);
+    let reached = run.measurements.iter().map(Measurement::gflops);
+    let highest = run.ceilings.arithmetic.iter().map(|peak| peak.gflops).chain(reached).fold(1.0, f64::max);
     let mut chart =
         ChartBuilder::on(area).margin(12).x_label_area_size(40).y_label_area_size(56).build_cartesian_2d(
             (INTENSITY.0..INTENSITY.1).log_scale(),
@@ -112,10 +114,9 @@ struct Line {
 fn ceilings(c: &Ceilings) -> Vec<Line> {
     let highest = c.arithmetic.iter().map(|peak| peak.gflops).fold(1.0, f64::max);
     let slope = |name: &str, rate: f64, width, label_offset| {
-        let label_at = (INTENSITY.0 * 1.3, rate * INTENSITY.0 * 1.3);
         let label = format!("{name}: {rate:.1} GB/s read");
         let (from, to) = ((INTENSITY.0, rate * INTENSITY.0), (highest / rate, highest));
-        Line { from, to, width, label, label_at, label_offset }
+        Line { from, to, width, label, label_at: from, label_offset }
     };
     let roof = |name: &str, gflops: f64| Line {
         from: (gflops / c.cache.read.max(c.memory.read), gflops),
@@ -126,9 +127,9 @@ fn ceilings(c: &Ceilings) -> Vec<Line> {
         label_offset: (-190, -16),
     };
     let slopes = [
-        slope("memory", c.memory.read, 2, (14, 4)),
-        // to the left of its line
-        slope("caches", c.cache.read, 1, (-20, -50)),
+        // below its line, and above it
+        slope("memory", c.memory.read, 2, (30, -14)),
+        slope("caches", c.cache.read, 1, (6, -170)),
     ];
     let roofs = c.arithmetic.iter().map(|p| roof(&format!("{} {}", p.tier, p.arithmetic), p.gflops));
     slopes.into_iter().chain(roofs).collect()

@@ -28,9 +28,14 @@ const FAR: usize = 256 << 20;
 /// Bytes of a layer norm in a training step: 820 rows of 768 numbers read and written.
 const NEAR: usize = 8 * 820 * 768;
 
+/// Rounds of the ceilings at least. They are short, and a disturbance can last longer than a few of them.
+const CEILING_ROUNDS: usize = 12;
+
 /// The ceilings of the machine, the best of some rounds.
 pub fn ceilings(settings: &Settings) -> Ceilings {
-    let best = |measure: &dyn Fn() -> f64| (0..settings.rounds.max(3)).map(|_| measure()).fold(0.0, f64::max);
+    let best = |measure: &dyn Fn() -> f64| {
+        (0..settings.rounds.max(CEILING_ROUNDS)).map(|_| measure()).fold(0.0, f64::max)
+    };
     let peak = |&isa: &Isa| {
         let on =
             |threads| best(&|| operations_per_second(isa, Arithmetic::F32, threads).unwrap_or(0.0)) / 1e9;
@@ -44,7 +49,8 @@ pub fn ceilings(settings: &Settings) -> Ceilings {
     let level = |bytes: usize| {
         let on = |threads| {
             let streams = Streams::new(bytes, threads);
-            let all: Vec<Bandwidth> = (0..settings.rounds.max(3)).map(|_| streams.measure()).collect();
+            let all: Vec<Bandwidth> =
+                (0..settings.rounds.max(CEILING_ROUNDS)).map(|_| streams.measure()).collect();
             let best = |of: fn(&Bandwidth) -> f64| all.iter().map(of).fold(0.0, f64::max) / 1e9;
             (best(|b| b.read), best(|b| b.copy))
         };

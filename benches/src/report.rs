@@ -159,7 +159,8 @@ impl Roofline {
 }
 
 impl Ceilings {
-    fn raise(&mut self, other: &Ceilings) {
+    /// Takes over what is higher in `other`, measured at another time.
+    pub fn raise(&mut self, other: &Ceilings) {
         for new in &other.arithmetic {
             let same = |peak: &&mut Peak| (&peak.tier, &peak.arithmetic) == (&new.tier, &new.arithmetic);
             match self.arithmetic.iter_mut().find(same) {

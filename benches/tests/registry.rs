@@ -6,7 +6,7 @@ use prompt_tuning_benches::{cases, peers};
 
 /// Cases above this take too long for a test; `roofline` verifies them before it times them.
 const FLOPS: f64 = 5e8;
-const BYTES: usize = 40 << 20;
+const BYTES: usize = 64 << 20;
 
 #[test]
 fn every_kernel_computes_what_its_reference_says() {
@@ -48,6 +48,16 @@ fn what_is_not_computed_is_noticed() {
             assert!(verify(&mut *kernel, spoilt).is_err(), "{}", case.name());
         }
     }
+}
+
+#[test]
+fn filters_take_parts_of_names_and_whole_dtypes() {
+    assert_eq!(cases::matching("").len(), cases::all().len());
+    let found = cases::matching("forward [in 8x768x50257 f16");
+    assert_eq!(
+        found.iter().map(|case| case.name()).collect::<Vec<_>>(),
+        ["matmul forward [in,out] 8x768x50257 f16"]
+    );
 }
 
 #[test]

@@ -40,10 +40,13 @@ pub fn all() -> Vec<Case> {
     .collect()
 }
 
-/// The cases whose name contains every word of `filter`.
+/// The cases of which every word of `filter` is a part of kernel or shape, or the dtype (`f16` is not `bf16`).
 pub fn matching(filter: &str) -> Vec<Case> {
+    let has = |case: &Case, word: &str| {
+        case.kernel.contains(word) || case.shape.contains(word) || case.dtype == word
+    };
     let mut cases = all();
-    cases.retain(|case| filter.split_whitespace().all(|word| case.name().contains(word)));
+    cases.retain(|case| filter.split_whitespace().all(|word| has(case, word)));
     cases
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Rewrite the part between the `roofline` markers of this file.
     #[arg(long, value_name = "FILE")]
     readme: Option<PathBuf>,
-    /// Only kernels whose name, shape and dtype contain these words.
+    /// Only kernels with each of these words in name or shape, or as dtype.
     #[arg(long, value_name = "WORDS", default_value = "")]
     kernel: String,
     /// Only these instruction sets, as `avx2,portable`.
@@ -60,6 +60,7 @@ pub(crate) fn run(args: Args) -> Result<(), String> {
             run.measurements.push(measurement);
         }
     }
+    run.ceilings.raise(&measure::ceilings(&settings));
     if args.json {
         say(&serde_json::to_string_pretty(&run).map_err(|e| e.to_string())?)?;
     }
