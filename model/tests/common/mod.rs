@@ -111,7 +111,7 @@ pub fn loss_and_gradient(
 ) -> (f32, Vec<Vec<f32>>, Vec<f32>) {
     let tape = Tape::new();
     let d_model = model.config().d_model;
-    let prompt = tape.leaf(&[prompt.len() / d_model, d_model], prompt.to_vec());
+    let prompt = tape.leaf(&[prompt.len() / d_model, d_model], prompt);
     let batch = PackedBatch::from_rows(rows);
     let scored = model.score(&tape, &batch, Some(&prompt));
     let of_row = |row: &Vec<u32>| row.iter().map(|&t| scored.log_probs[t as usize]).collect();
