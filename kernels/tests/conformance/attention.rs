@@ -2,7 +2,7 @@
 
 use prompt_tuning_kernels::{
     Isa,
-    attention::{self, Gradients, Heads, Inputs, Mask, Rows, Upstream, reference},
+    attention::{self, Gradients, Heads, Inputs, Mask, Rows, RowsMut, Upstream, reference},
     testing::{Rng, Tolerance, close},
 };
 
@@ -141,7 +141,12 @@ impl Data {
         attention::forward(isa, inputs, &mut out, &mut lse);
         let (mut d_q, mut d_k, mut d_v) = (nans(self.q.len()), nans(self.k.len()), nans(self.v.len()));
         let upstream = Upstream { out: &out, lse: &lse, d_out: &self.d_out };
-        attention::backward(isa, inputs, upstream, Gradients { d_q: &mut d_q, d_k: &mut d_k, d_v: &mut d_v });
+        let grads = Gradients {
+            d_q: RowsMut::of(&mut d_q, q_width),
+            d_k: RowsMut::of(&mut d_k, kv_width),
+            d_v: RowsMut::of(&mut d_v, kv_width),
+        };
+        attention::backward(isa, inputs, upstream, grads);
         Results { out, lse, d_q, d_k, d_v }
     }
 
