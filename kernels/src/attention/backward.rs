@@ -18,6 +18,9 @@ use crate::{
     slices::{load, store},
 };
 
+/// Most tiles of a chunk, of all heads that share keys. A tile has more buffers than in the forward pass.
+const TILES: usize = 8;
+
 /// The gradients of [`forward`](super::forward()) with respect to `q`, `k` and `v`.
 ///
 /// A query that saw no key has a zero gradient and gives none. Panics when the sizes do not fit together.
@@ -42,7 +45,8 @@ pub fn backward(isa: Isa, inputs: Inputs, upstream: Upstream, grads: Gradients) 
     let d_q = grads.d_q.cut(queries(), n_pieces, width * inputs.heads.group());
     let [d_k, d_v] = [grads.d_k, grads.d_v].map(|d| d.cut(keys(), n_pieces, width));
     let whole = islands.iter().flat_map(|island| steps.clone().map(move |kv_heads| (island, kv_heads)));
-    let tasks = whole.zip(d_q.zip(d_k.zip(d_v))).map(|(what, (d_q, (d_k, d_v)))| (what, Gradients { d_q, d_k, d_v }));
+    let tasks =
+        whole.zip(d_q.zip(d_k.zip(d_v))).map(|(what, (d_q, (d_k, d_v)))| (what, Gradients { d_q, d_k, d_v }));
     let work = |((island, kv_heads), grads): ((&Island, Range<usize>), Gradients)| {
         let (inputs, upstream, bounds) = (&inputs, &upstream, &bounds);
         with_scratch(|scratch| {
@@ -74,7 +78,7 @@ impl SimdOp for Task<'_, '_, '_> {
     fn eval<S: Simd>(mut self, s: S) {
         self.grads.d_k.zero();
         self.grads.d_v.zero();
-        let (mask, most) = (self.inputs.mask, self.inputs.heads.tiles_per_chunk());
+        let (mask, most) = (self.inputs.mask, TILES.div_ceil(self.inputs.heads.group()));
         for tiles in self.bounds.chunks(mask, self.island.queries.clone(), most) {
             self.scratch.look(self.bounds, mask, &tiles);
             for kv_head in self.kv_heads.clone() {
@@ -120,7 +124,8 @@ impl Task<'_, '_, '_> {
         let (rows, columns, block, tile) = (lanes * stride, lanes * head_dim, KEYS * stride, KEYS * TILE);
         let lengths = [rows, columns, rows, columns, lanes, lanes, rows, block, block, tile, tile];
         let Scratch { keys, blocks, views, floats } = &mut *self.scratch;
-        let [q, q_transposed, d_out, d_out_transposed, lse, delta, d_q, k, v, p, d_s] = floats.pieces(lengths);
+        let [q, q_transposed, d_out, d_out_transposed, lse, delta, d_q, k, v, p, d_s] =
+            floats.pieces(lengths);
         let queries = Queries { q, q_transposed, d_out, d_out_transposed, lse, delta };
         let mut buffers = Buffers { queries, d_q, k, v, p, d_s };
         let which = || heads.sharing(kv_head).flat_map(|head| tiles.iter().map(move |tile| (head, tile)));

@@ -20,6 +20,10 @@ use crate::{
     simd::{Simd, SimdOp},
 };
 
+/// Most tiles of a chunk, of all heads that share keys: their queries and results fill most of the second cache, and the
+/// more they are, the less often keys are copied.
+const TILES: usize = 16;
+
 /// `out[T, H*D] = softmax(scale · q kᵀ, masked) v`; keeps `lse[T, H]` for the backward pass.
 ///
 /// A query that sees no key gets zeros and `lse = -inf`. Panics when the sizes do not fit together.
@@ -29,7 +33,7 @@ pub fn forward(isa: Isa, inputs: Inputs, out: &mut [f32], lse: &mut [f32]) {
     let (t, group) = (inputs.n_queries, inputs.heads.group());
     assert_eq!((out.len(), lse.len()), (t * n_heads * head_dim, n_heads * t), "out and lse");
     let bounds = Bounds::new(inputs.mask, t);
-    let chunks = bounds.chunks(inputs.mask, 0..t, inputs.heads.tiles_per_chunk());
+    let chunks = bounds.chunks(inputs.mask, 0..t, TILES.div_ceil(group));
     let n_kv_heads = inputs.kv_heads_per_task(chunks.len());
     let heights = || chunks.iter().map(|chunk| chunk.last().map_or(0, |tile| tile.end) - chunk[0].start);
     let steps = inputs.heads.in_steps(n_kv_heads);
@@ -132,11 +136,8 @@ impl Buffers<'_> {
     #[inline(always)]
     fn visit<S: Simd>(&mut self, s: S, i: usize, meeting: Meeting, head_dim: usize) {
         let (lanes, stride) = (i * TILE..(i + 1) * TILE, padded(head_dim));
-        let running = Running {
-            max: &mut self.max[lanes.clone()],
-            sum: &mut self.sum[lanes.clone()],
-            keep: self.keep,
-        };
+        let running =
+            Running { max: &mut self.max[lanes.clone()], sum: &mut self.sum[lanes.clone()], keep: self.keep };
         let k = Rows { data: self.k, stride };
         let q = &self.q[i * TILE * head_dim..][..TILE * head_dim];
         panels(s, meeting, &mut Softmax { k, q, head_dim, scores: self.scores, running });

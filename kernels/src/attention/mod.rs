@@ -109,11 +109,6 @@ impl Heads {
         kv_head * self.group()..(kv_head + 1) * self.group()
     }
 
-    /// Query heads that share keys make use of a copied block of keys as tiles do, so then a chunk needs fewer tiles.
-    fn tiles_per_chunk(self) -> usize {
-        4usize.div_ceil(self.group())
-    }
-
     /// The key/value heads in steps of `n`.
     fn in_steps(self, n: usize) -> impl Iterator<Item = Range<usize>> + Clone {
         (0..self.n_kv_heads).step_by(n).map(move |first| first..(first + n).min(self.n_kv_heads))

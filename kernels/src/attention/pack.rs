@@ -8,6 +8,9 @@ use crate::{
     slices::{load, store},
 };
 
+/// How many rows ahead of its use a row is asked for: rows of one head lie too far apart for the CPU to guess them.
+const AHEAD: usize = 8;
+
 /// `width` rounded up to whole vectors of any tier.
 pub(super) fn padded(width: usize) -> usize {
     width.next_multiple_of(MAX_LANES)
@@ -38,10 +41,14 @@ impl Column {
         s: S,
         factor: f32,
         x: Rows,
-        rows: impl Iterator<Item = usize>,
+        rows: impl Iterator<Item = usize> + Clone,
         out: &mut [f32],
     ) {
+        let mut ahead = rows.clone().skip(AHEAD);
         for (i, out) in rows.zip(out.chunks_exact_mut(padded(self.head_dim))) {
+            if let Some(next) = ahead.next() {
+                self.row(x, next).chunks(MAX_LANES).for_each(|line| s.prefetch(line));
+            }
             copy(s, factor, self.row(x, i), &mut out[..self.head_dim]);
         }
     }

@@ -15,44 +15,45 @@ pub(super) enum Left<'a> {
 }
 
 impl<'a> Left<'a> {
-    /// From row `i` and depth `k` on.
+    /// From depth `k` on.
     #[inline(always)]
-    pub(super) fn from(self, i: usize, k: usize) -> Left<'a> {
-        let skip = |x: Rows<'a>, n: usize| Rows { data: &x.data[n..], stride: x.stride };
+    fn skip(self, k: usize) -> Left<'a> {
         match self {
-            Left::Plain(a) => Left::Plain(skip(a, i * a.stride + k)),
-            Left::Transposed(a) => Left::Transposed(skip(a, k * a.stride + i)),
+            Left::Plain(a) => Left::Plain(Rows { data: &a.data[k..], ..a }),
+            Left::Transposed(a) => Left::Transposed(Rows { data: &a.data[k * a.stride..], ..a }),
         }
     }
 }
 
-/// `M` rows and `N` vectors of `a[M, depth] · b[depth, N]`, summed in the order of the depth.
+/// `M` rows and `N` vectors of `a[·, depth] · b[depth, ·]` at `(i, j)`, summed in the order of the depth.
+///
+/// Rows that run along the depth are whole, so that where they are read is checked once and not in every step.
 #[inline(always)]
 pub(super) fn product<S: Simd, const M: usize, const N: usize>(
     s: S,
-    a: Left,
-    b: Rows,
+    (a, i): (Left, usize),
+    (b, j): (Rows, usize),
     depth: usize,
 ) -> [[S::V; N]; M] {
     let mut sums = [[s.splat(0.0); N]; M];
-    let b = b.data.chunks(b.stride).take(depth);
+    let b = b.data.chunks_exact(b.stride);
     match a {
         Left::Plain(a) => {
             let mut rows = [&a.data[..0]; M];
-            for (r, row) in rows.iter_mut().enumerate() {
-                *row = &a.data[r * a.stride..][..depth];
+            for r in 0..M {
+                rows[r] = &a.data[(i + r) * a.stride..][..depth];
             }
-            for (k, b) in b.enumerate() {
+            for (k, b) in (0..depth).zip(b) {
                 let mut x = [0.0; M];
                 for r in 0..M {
                     x[r] = rows[r][k];
                 }
-                multiply(s, &x, b, &mut sums);
+                multiply(s, &x, &b[j..], &mut sums);
             }
         }
         Left::Transposed(a) => {
-            for (a, b) in a.data.chunks(a.stride).zip(b) {
-                multiply(s, a.first_chunk().expect("M rows of a"), b, &mut sums);
+            for ((a, b), _) in a.data.chunks_exact(a.stride).zip(b).zip(0..depth) {
+                multiply(s, a[i..].first_chunk().expect("M rows of a"), &b[j..], &mut sums);
             }
         }
     }
@@ -92,60 +93,70 @@ pub(super) trait Sink {
 /// Hands every vector of `a · b` to the sink; `size = [rows, columns]`, the columns whole vectors.
 #[inline(always)]
 pub(super) fn multiply_all<S: Simd>(s: S, a: Left, b: Rows, size: [usize; 2], sink: &mut impl Sink) {
-    // sums take three quarters of the registers, operands the rest
-    let i = match S::REGISTERS {
-        32.. => strips::<S, 6, 4>(s, a, b, (0, size), sink),
-        16.. => strips::<S, 3, 4>(s, a, b, (0, size), sink),
-        _ => strips::<S, 2, 2>(s, a, b, (0, size), sink),
-    };
-    strips::<S, 1, 4>(s, a, b, (i, size), sink);
+    // M * N sums, N vectors and a broadcast fit the registers
+    match S::REGISTERS {
+        32.. => columns::<S, 6, 4>(s, a, b, size, sink),
+        16.. => columns::<S, 6, 2>(s, a, b, size, sink),
+        _ => columns::<S, 2, 2>(s, a, b, size, sink),
+    }
 }
 
-/// Strips of `M` rows from row `i` on, as many as there are; returns the row after them.
+/// Columns of `b`, `N` vectors at a time: so many stay in the nearest cache while all rows of `a` meet them.
+#[inline(always)]
+fn columns<S: Simd, const M: usize, const N: usize>(
+    s: S,
+    a: Left,
+    b: Rows,
+    [n, width]: [usize; 2],
+    sink: &mut impl Sink,
+) {
+    let mut j = 0;
+    while j + N * S::LANES <= width {
+        rows::<S, M, N>(s, a, (b, j), n, sink);
+        j += N * S::LANES;
+    }
+    while j < width {
+        rows::<S, M, 1>(s, a, (b, j), n, sink);
+        j += S::LANES;
+    }
+}
+
+/// Rows of `a`: as many times `M` as there are, then the rest.
+#[inline(always)]
+fn rows<S: Simd, const M: usize, const N: usize>(
+    s: S,
+    a: Left,
+    b: (Rows, usize),
+    n: usize,
+    sink: &mut impl Sink,
+) {
+    let i = strips::<S, M, N>(s, a, b, 0..n, sink);
+    let i = strips::<S, 3, N>(s, a, b, i..n, sink);
+    strips::<S, 1, N>(s, a, b, i..n, sink);
+}
+
+/// Strips of `M` rows, as many as there are; returns the row after them.
 #[inline(always)]
 fn strips<S: Simd, const M: usize, const N: usize>(
     s: S,
     a: Left,
-    b: Rows,
-    (mut i, [n, width]): (usize, [usize; 2]),
+    (b, j): (Rows, usize),
+    rows: Range<usize>,
     sink: &mut impl Sink,
 ) -> usize {
-    while i + M <= n {
+    let mut i = rows.start;
+    while i + M <= rows.end {
         let k = sink.depth(i..i + M);
         if !k.is_empty() {
-            let a = a.from(i, k.start);
-            let b = Rows { data: &b.data[k.start * b.stride..], stride: b.stride };
-            let mut j = 0;
-            while j + N * S::LANES <= width {
-                strip::<S, M, N>(s, a, b, (k.len(), i, j), sink);
-                j += N * S::LANES;
-            }
-            while j + 2 * S::LANES <= width {
-                strip::<S, M, 2>(s, a, b, (k.len(), i, j), sink);
-                j += 2 * S::LANES;
-            }
-            while j < width {
-                strip::<S, M, 1>(s, a, b, (k.len(), i, j), sink);
-                j += S::LANES;
+            let from = Rows { data: &b.data[k.start * b.stride..], ..b };
+            let sums = product::<S, M, N>(s, (a.skip(k.start), i), (from, j), k.len());
+            for r in 0..M {
+                for v in 0..N {
+                    sink.take(s, i + r, j + v * S::LANES, sums[r][v]);
+                }
             }
         }
         i += M;
     }
     i
-}
-
-#[inline(always)]
-fn strip<S: Simd, const M: usize, const N: usize>(
-    s: S,
-    a: Left,
-    b: Rows,
-    (depth, i, j): (usize, usize, usize),
-    sink: &mut impl Sink,
-) {
-    let sums = product::<S, M, N>(s, a, Rows { data: &b.data[j..], stride: b.stride }, depth);
-    for r in 0..M {
-        for v in 0..N {
-            sink.take(s, i + r, j + v * S::LANES, sums[r][v]);
-        }
-    }
 }

@@ -49,6 +49,20 @@ impl<'a> RowsMut<'a> {
         parts
     }
 
+    /// Only the rows `kept` (ascending); the others become zero, because nobody will write them.
+    pub fn keep(self, kept: &[u32]) -> RowsMut<'a> {
+        let mut kept = kept.iter().peekable();
+        let mut stays = |(i, row): &mut (usize, &'a mut [f32])| {
+            let stays = kept.next_if(|&&k| k as usize == *i).is_some();
+            if !stays {
+                row.fill(0.0);
+            }
+            stays
+        };
+        let rows = self.rows.into_iter().enumerate();
+        RowsMut { rows: rows.filter_map(|mut row| stays(&mut row).then_some(row.1)).collect() }
+    }
+
     /// Panics unless there are `n` rows of `width` numbers.
     pub(super) fn check(&self, name: &str, n: usize, width: usize) {
         let fits = self.rows.len() == n && self.rows.iter().all(|row| row.len() == width);
@@ -90,5 +104,36 @@ impl<'a> RowsMut<'a> {
 impl<'a> FromIterator<&'a mut [f32]> for RowsMut<'a> {
     fn from_iter<I: IntoIterator<Item = &'a mut [f32]>>(rows: I) -> Self {
         RowsMut { rows: rows.into_iter().collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_belongs_to_one_piece() {
+        let mut matrix = [0.0; 5 * 7];
+        let [left, right] = RowsMut::side_by_side(&mut matrix, [4, 3]);
+        for (rows, factor) in [(left, 1.0), (right, 10.0)] {
+            let width = if factor == 1.0 { 2 } else { 3 };
+            let n_pieces = if factor == 1.0 { 2 } else { 1 };
+            let pieces: Vec<RowsMut> = rows.cut([2, 0, 3].into_iter(), n_pieces, width).collect();
+            assert_eq!(pieces.len(), 3 * n_pieces);
+            for (i, piece) in pieces.into_iter().enumerate() {
+                piece.rows.into_iter().for_each(|row| row.fill(factor * (i + 1) as f32));
+            }
+        }
+        assert_eq!(matrix[..7], [1.0, 1.0, 2.0, 2.0, 10.0, 10.0, 10.0]);
+        assert_eq!(matrix[28..], [5.0, 5.0, 6.0, 6.0, 30.0, 30.0, 30.0]);
+    }
+
+    #[test]
+    fn rows_that_are_not_kept_become_zero() {
+        let mut matrix = [1.0; 8];
+        let mut kept = RowsMut::of(&mut matrix, 2).keep(&[1, 2]);
+        kept.check("kept", 2, 2);
+        kept.row(1).fill(5.0);
+        assert_eq!(matrix, [0.0, 0.0, 1.0, 1.0, 5.0, 5.0, 0.0, 0.0]);
     }
 }

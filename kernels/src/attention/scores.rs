@@ -40,10 +40,10 @@ pub(super) trait PerPanel {
 /// Calls `work` for every panel of the tile.
 #[inline(always)]
 pub(super) fn panels<S: Simd>(s: S, meeting: Meeting, work: &mut impl PerPanel) {
-    // M * N sums take three quarters of the registers, operands the rest
+    // M * N sums, N vectors and a broadcast fit the registers
     match S::REGISTERS {
         32.. => panels_of::<S, 8, 3>(s, meeting, work),
-        16.. => panels_of::<S, 4, 3>(s, meeting, work),
+        16.. => panels_of::<S, 6, 2>(s, meeting, work),
         _ => panels_of::<S, 2, 2>(s, meeting, work),
     }
 }
@@ -53,14 +53,14 @@ fn panels_of<S: Simd, const M: usize, const MOST: usize>(s: S, meeting: Meeting,
     let n = meeting.tile.len();
     let mut lane = 0;
     while lane < n {
-        // four vectors are two and two: a single vector would wait for its own sums
-        let vectors = match (n - lane).div_ceil(S::LANES) {
-            4 => 2,
-            left => left.min(MOST),
-        };
+        let vectors = (n - lane).div_ceil(S::LANES).min(MOST);
         let next = lane + vectors * S::LANES;
         let keys = meeting.view.keys_of(lane..next.min(n));
-        let panel = Panel { lane, keys: keys.start / M * M..keys.end.next_multiple_of(M), n_keys: meeting.block.keys.len() };
+        let panel = Panel {
+            lane,
+            keys: keys.start / M * M..keys.end.next_multiple_of(M),
+            n_keys: meeting.block.keys.len(),
+        };
         match vectors {
             1 => work.panel::<S, M, 1>(s, meeting, panel),
             2 => work.panel::<S, M, 2>(s, meeting, panel),
@@ -84,9 +84,9 @@ pub(super) fn panel_product<S: Simd, const M: usize, const N: usize>(
     for j in (0..panel.keys.start).chain(panel.keys.end..panel.n_keys) {
         write(s, &[s.splat(0.0); N], &mut out[j * TILE + panel.lane..]);
     }
-    let columns = Rows { data: &columns[panel.lane..], stride: TILE };
+    let columns = Rows { data: columns, stride: TILE };
     for j in panel.keys.clone().step_by(M) {
-        let mut sums = product::<S, M, N>(s, Left::Plain(rows).from(j, 0), columns, head_dim);
+        let mut sums = product::<S, M, N>(s, (Left::Plain(rows), j), (columns, panel.lane), head_dim);
         if let Some(meeting) = mask {
             meeting.hide(s, (panel.lane, j), &mut sums);
         }

@@ -9,12 +9,13 @@ use std::ops::Range;
 
 use super::Mask;
 
-/// Most queries of a tile: whole vectors of any tier, in twos and threes.
+/// Most queries of a tile: whole vectors of any tier, in the numbers that a product takes at a time.
 pub(super) const TILE: usize = 48;
 /// Fewest queries of a tile, where there are more: a tile costs something whatever it holds.
 const SMALL_TILE: usize = 16;
-/// Keys of a block. A tile of scores, 48 x 64, leaves room for its operands in the nearest cache.
-pub(super) const KEYS: usize = 64;
+/// Keys of a block, a multiple of the 2, 6 or 8 that a product takes at a time. A tile of scores leaves room for its
+/// operands in the nearest cache.
+pub(super) const KEYS: usize = 72;
 /// Tiles that see so many keys in common are worth a chunk, which copies the keys once for all of them.
 const COMMON: usize = 256;
 
@@ -99,7 +100,7 @@ impl Bounds {
             let tile = first..tile_end(&last_seen[..=queries.end], first);
             first = tile.end;
             match chunks.last_mut() {
-                Some(chunk) if chunk.len() < most && self.n_common(mask, &chunk[0], &tile) >= COMMON => {
+                Some(chunk) if chunk.len() < most && self.have_common(mask, &chunk[0], &tile) => {
                     chunk.push(tile);
                 }
                 _ => chunks.push(vec![tile]),
@@ -108,10 +109,10 @@ impl Bounds {
         chunks
     }
 
-    /// How many keys all of two tiles see.
-    fn n_common(&self, mask: Mask, first: &Range<usize>, last: &Range<usize>) -> usize {
+    /// Whether there are [`COMMON`] keys that all of two tiles see.
+    fn have_common(&self, mask: Mask, first: &Range<usize>, last: &Range<usize>) -> bool {
         let all_see = |&j: &usize| mask.begin[j] as usize <= first.start && mask.end[j] as usize >= last.end;
-        self.keys(&(first.start..last.end)).filter(all_see).count()
+        self.keys(&(first.start..last.end)).filter(all_see).nth(COMMON - 1).is_some()
     }
 
     /// The keys that some of `queries` see.
@@ -209,5 +210,99 @@ impl View {
             }
         }
         usize::from(from.min(to))..usize::from(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Rng;
+
+    /// Rows of random lengths after a prefix: `(begin, end)` of each key.
+    fn forest(rng: &mut Rng) -> (Vec<u32>, Vec<u32>) {
+        let shared = rng.below(2) * rng.below(400);
+        let mut end = vec![0; shared];
+        for _ in 0..1 + rng.below(20) {
+            let len = 1 + rng.below(80);
+            end.extend(vec![(end.len() + len) as u32; len]);
+        }
+        let n = end.len() as u32;
+        end[..shared].fill(n);
+        ((0..n).collect(), end)
+    }
+
+    #[test]
+    fn tiles_cover_the_queries_and_views_the_visible_pairs() {
+        for seed in 0..200 {
+            let (begin, end) = forest(&mut Rng(seed));
+            let (mask, n) = (Mask { begin: &begin, end: &end }, begin.len());
+            let bounds = Bounds::new(mask, n);
+            let mut next = 0;
+            for tiles in bounds.chunks(mask, 0..n, 4) {
+                assert!(tiles.len() <= 4);
+                let mut keys = Vec::new();
+                bounds.seen_keys(mask, &(tiles[0].start..tiles[tiles.len() - 1].end), &mut keys);
+                for tile in tiles {
+                    assert!(tile.start == next && !tile.is_empty() && tile.len() <= TILE, "{tile:?}");
+                    next = tile.end;
+                    assert_eq!(visible_in_views(mask, &keys, &tile), visible(mask, &tile));
+                }
+            }
+            assert_eq!(next, n);
+        }
+    }
+
+    fn sees(mask: Mask, query: usize, key: usize) -> bool {
+        (mask.begin[key] as usize..mask.end[key] as usize).contains(&query)
+    }
+
+    fn visible(mask: Mask, tile: &Range<usize>) -> usize {
+        tile.clone().map(|i| (0..mask.begin.len()).filter(|&j| sees(mask, i, j)).count()).sum()
+    }
+
+    /// Visible pairs in the ranges of the views; checks that the ranges are as small as can be.
+    fn visible_in_views(mask: Mask, keys: &[u32], tile: &Range<usize>) -> usize {
+        let mut pairs = 0;
+        for first in (0..keys.len()).step_by(KEYS) {
+            let block = Block::new(mask, keys, first..(first + KEYS).min(keys.len()));
+            let view = block.view(tile);
+            for (i, query) in tile.clone().enumerate() {
+                let range = view.keys_of(i..i + 1);
+                let seen: Vec<usize> =
+                    range.clone().filter(|&j| sees(mask, query, keys[first + j] as usize)).collect();
+                assert!(range.is_empty() || (seen[0], seen[seen.len() - 1]) == (range.start, range.end - 1));
+                pairs += seen.len();
+            }
+        }
+        pairs
+    }
+
+    #[test]
+    fn tiles_end_with_sequences() {
+        // 45 tokens each, after nothing; then one long sequence
+        let end: Vec<u32> = (0..90).map(|j| (j / 45 + 1) * 45).chain((90..200).map(|_| 200)).collect();
+        let begin: Vec<u32> = (0..200).collect();
+        let mask = Mask { begin: &begin, end: &end };
+        let bounds = Bounds::new(mask, 200);
+        let tiles: Vec<_> = bounds.chunks(mask, 0..200, 8).into_iter().flatten().collect();
+        assert_eq!(tiles, [0..45, 45..90, 90..130, 130..170, 170..200]);
+    }
+
+    #[test]
+    fn islands_are_cut_where_no_interval_crosses() {
+        // two sequences of 60, one key that nobody sees, and two sequences too short to stand alone
+        let mut end: Vec<u32> = (0..120).map(|j| (j / 60 + 1) * 60).collect();
+        let mut begin: Vec<u32> = (0..120).collect();
+        (begin.push(500), end.push(3));
+        for first in [120, 130] {
+            begin.extend(first..first + 10);
+            end.extend([first + 10; 10]);
+        }
+        let bounds = Bounds::new(Mask { begin: &begin, end: &end }, 140);
+        let island = |queries, keys| Island { queries, keys };
+        assert_eq!(
+            bounds.islands(),
+            [island(0..60, 0..60), island(60..120, 60..120), island(120..140, 120..141)]
+        );
     }
 }
