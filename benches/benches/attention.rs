@@ -2,7 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use kernels::Isa;
-use kernels::attention::{self, Gradients, Heads, Inputs, Mask, Rows, Upstream};
+use kernels::attention::{self, Gradients, Heads, Inputs, Mask, Rows, RowsMut, Upstream};
 use kernels::testing::Rng;
 
 const WIDTH: usize = 768;
@@ -16,7 +16,9 @@ fn ends(shared: usize, rows: usize, len: usize) -> Vec<u32> {
 fn attention(c: &mut Criterion) {
     let heads = Heads { n_heads: 12, n_kv_heads: 12, head_dim: 64, scale: 0.125 };
     let isa = Isa::best();
-    for (shared, rows, len) in [(0, 32, 45), (20, 32, 25), (100, 32, 25), (0, 8, 128), (0, 1, 1024)] {
+    for (shared, rows, len) in
+        [(0, 32, 45), (20, 32, 25), (100, 32, 25), (0, 8, 128), (0, 1, 1024), (0, 1, 4096)]
+    {
         let end = ends(shared, rows, len);
         let tokens = end.len();
         let begin: Vec<u32> = (0..tokens as u32).collect();
@@ -32,16 +34,12 @@ fn attention(c: &mut Criterion) {
             b.iter(|| attention::forward(isa, inputs, &mut out, &mut lse));
         });
         let d_out = Rng(4).normals(tokens * WIDTH);
-        let [mut d_q, mut d_k, mut d_v] = [(); 3].map(|()| vec![0.0; tokens * WIDTH]);
+        let mut d_qkv = vec![0.0; tokens * 3 * WIDTH];
         group.bench_function(BenchmarkId::new("backward", &name), |b| {
             b.iter(|| {
                 let upstream = Upstream { out: &out, lse: &lse, d_out: &d_out };
-                attention::backward(
-                    isa,
-                    inputs,
-                    upstream,
-                    Gradients { d_q: &mut d_q, d_k: &mut d_k, d_v: &mut d_v },
-                );
+                let [d_q, d_k, d_v] = RowsMut::side_by_side(&mut d_qkv, [WIDTH; 3]);
+                attention::backward(isa, inputs, upstream, Gradients { d_q, d_k, d_v });
             });
         });
     }

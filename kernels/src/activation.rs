@@ -178,9 +178,9 @@ impl Function for GeluTanh {
         let cut = math::at_most(s, x, 9.9);
         let square = s.mul(cut, cut);
         // 2u = x (LINEAR + CUBED x²), and its derivative is LINEAR + 3 CUBED x²
-        let twice_inner = s.mul(cut, s.mul_add(s.splat(CUBED), square, s.splat(LINEAR)));
+        let minus_twice_inner = s.mul(cut, s.mul_add(s.splat(-CUBED), square, s.splat(-LINEAR)));
+        let (cdf, rest) = math::logistic(s, math::exp_moderate(s, minus_twice_inner));
         let d_twice_inner = s.mul_add(s.splat(3.0 * CUBED), square, s.splat(LINEAR));
-        let (cdf, rest) = math::logistic(s, twice_inner);
         (s.mul(x, cdf), slope(s, cut, cdf, s.mul(rest, d_twice_inner)))
     }
 }
@@ -200,7 +200,7 @@ impl Function for Silu {
     fn at<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
         let x = math::at_least(s, x, -math::MODERATE);
         let cut = math::at_most(s, x, math::MODERATE);
-        let (sigmoid, rest) = math::logistic(s, cut);
+        let (sigmoid, rest) = math::logistic(s, math::exp_moderate(s, s.sub(s.splat(0.0), cut)));
         (s.mul(x, sigmoid), slope(s, cut, sigmoid, rest))
     }
 }

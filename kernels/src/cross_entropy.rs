@@ -10,7 +10,7 @@
 use crate::{
     Isa,
     simd::{Simd, SimdOp, math},
-    slices::{Step, load_or, map, n_rows, rows_per_task, run_all, sums},
+    slices::{Step, load_or, map, n_rows, prefetch, rows_per_task, run_all, sums},
 };
 
 /// `lse[n] = log Σ_v exp(logits[n, v])`, computed stably.
@@ -51,8 +51,11 @@ const BLOCK: usize = 1024;
 fn log_sum_exp_of_row<S: Simd>(s: S, z: &[f32]) -> f32 {
     // the shift is finite, so that a row of -inf alone needs no case of its own: its sum is 0
     let (mut shift, mut sum) = (f32::MIN, 0.0);
-    for z in z.chunks(BLOCK) {
+    let mut blocks = z.chunks(BLOCK).peekable();
+    while let Some(z) = blocks.next() {
         let larger = largest(s, z).max(shift);
+        // the exponentials take about as long as the next block takes to come
+        prefetch(s, blocks.peek().copied().unwrap_or_default());
         let [of_block] = sums(s, ExpOver(larger), [z], f32::NEG_INFINITY);
         sum = sum * (shift - larger).exp() + of_block;
         shift = larger;
@@ -86,9 +89,12 @@ struct ExpOver(f32);
 impl Step<1, 1> for ExpOver {
     #[inline(always)]
     fn step<S: Simd>(self, s: S, [z]: [S::V; 1], [sum]: [S::V; 1]) -> [S::V; 1] {
-        // the largest number adds 1 to the sum, so what is further below adds nothing, be it 0 or e^-86
-        let below = math::at_least(s, s.sub(z, s.splat(self.0)), -math::MODERATE);
-        [s.add(sum, math::exp_moderate(s, below))]
+        // The largest number adds 1 to the sum, so what is further below adds nothing; nor does a row of -inf alone. The
+        // rounding of the product weighs |below| e^below, which is less than 0.4.
+        let below = s.sub(z, s.splat(self.0));
+        let power = s.mul(math::at_least(s, below, -math::MODERATE), s.splat(std::f32::consts::LOG2_E));
+        let e = math::exp2_moderate(s, power);
+        [s.add(sum, s.select_lt(below, s.splat(-math::MODERATE), s.splat(0.0), e))]
     }
 }
 

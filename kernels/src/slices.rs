@@ -38,6 +38,11 @@ where
     F: Step<I, O>,
 {
     let n = out[0].len();
+    // cut to one length, so that one bounds check serves all
+    let x = x.map(|x| &x[..n]);
+    for out in &mut out {
+        *out = &mut std::mem::take(out)[..n];
+    }
     let whole = n - n % S::LANES;
     for from in (0..whole).step_by(S::LANES) {
         map_vector(s, f, &x, &mut out, from, from + S::LANES);
@@ -109,6 +114,13 @@ where
         *sum = s.sum(s.add(s.add(a, b), s.add(c, d)));
     }
     sums
+}
+
+/// Asks for all of `x` ahead of its use.
+#[inline(always)]
+pub(crate) fn prefetch<S: Simd>(s: S, x: &[f32]) {
+    const LINE: usize = 64 / size_of::<f32>();
+    x.chunks(LINE).for_each(|line| s.prefetch(line));
 }
 
 /// The vector at `x[i..]`; lanes past the end are zero.

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use kernels::Isa;
-use kernels::attention::{self as kernel, Heads, Inputs, Mask, Rows, Upstream};
+use kernels::attention::{self as kernel, Heads, Inputs, Mask, Rows, RowsMut, Upstream};
 use tensor::Tensor;
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
@@ -129,44 +129,40 @@ struct Attention {
 
 impl Op for Attention {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        let (n_queries, n_keys) = (self.tensors.n_queries(), self.mask.begin.len());
-        let kv_width = self.heads.n_kv_heads * self.heads.head_dim;
-        // the kernel overwrites all of them
+        let n_keys = self.mask.begin.len();
+        let widths = [self.heads.n_heads, self.heads.n_kv_heads, self.heads.n_kv_heads];
+        let widths = widths.map(|n| n * self.heads.head_dim);
+        // the kernel overwrites all of it
         let empty = |rows: usize, width: usize| Tensor::build(&[rows, width], |_| ());
-        let mut d_q = empty(n_queries, self.heads.n_heads * self.heads.head_dim);
-        let (mut d_k, mut d_v) = (empty(n_keys, kv_width), empty(n_keys, kv_width));
-        let upstream = Upstream { out: self.y.f32s(), lse: &self.lse, d_out: d_y.f32s() };
-        if let (Some(d_q), Some(d_k), Some(d_v)) = (d_q.get_mut(), d_k.get_mut(), d_v.get_mut()) {
-            let into = kernel::Gradients { d_q, d_k, d_v };
-            kernel::backward(Isa::best(), self.tensors.inputs(self.heads, &self.mask), upstream, into);
-        }
-        match &self.tensors {
-            Tensors::Split(_) => {
-                for (node, d) in self.nodes.iter().zip([d_q, d_k, d_v]) {
-                    grads.add(*node, || d);
-                }
+        if let Tensors::Split(_) = self.tensors {
+            let rows = [self.tensors.n_queries(), n_keys, n_keys];
+            let mut d = [0, 1, 2].map(|i| empty(rows[i], widths[i]));
+            let mut i = 0;
+            let into = d.each_mut().map(|d| {
+                i += 1;
+                RowsMut::of(d.get_mut().expect("nobody else has it yet"), widths[i - 1])
+            });
+            self.backward_into(&d_y, into);
+            for (node, d) in self.nodes.iter().zip(d) {
+                grads.add(*node, || d);
             }
-            Tensors::Fused(_) => grads.add(self.nodes[0], || interleave([&d_q, &d_k, &d_v], None)),
-            Tensors::FusedRows { rows, .. } => {
-                grads.add(self.nodes[0], || interleave([&d_q, &d_k, &d_v], Some(rows)));
-            }
+            return;
         }
+        let mut d_qkv = empty(n_keys, widths.iter().sum());
+        let [mut d_q, d_k, d_v] =
+            RowsMut::side_by_side(d_qkv.get_mut().expect("nobody else has it yet"), widths);
+        if let Tensors::FusedRows { rows, .. } = &self.tensors {
+            d_q = d_q.keep(rows);
+        }
+        self.backward_into(&d_y, [d_q, d_k, d_v]);
+        grads.add(self.nodes[0], || d_qkv);
     }
 }
 
-/// `[T, 3*width]` from three gradients; the queries' belongs to `rows`, the others get zero.
-fn interleave([d_q, d_k, d_v]: [&Tensor; 3], rows: Option<&Arc<[u32]>>) -> Tensor {
-    let width = d_q.width();
-    Tensor::build(&[d_k.rows(), 3 * width], |out| {
-        let kv = d_k.f32s().chunks_exact(width).zip(d_v.f32s().chunks_exact(width));
-        for (out, (k, v)) in out.chunks_exact_mut(3 * width).zip(kv) {
-            out[..width].fill(0.0);
-            out[width..2 * width].copy_from_slice(k);
-            out[2 * width..].copy_from_slice(v);
-        }
-        for (i, q) in d_q.f32s().chunks_exact(width).enumerate() {
-            let row = rows.map_or(i, |rows| rows[i] as usize);
-            out[row * 3 * width..][..width].copy_from_slice(q);
-        }
-    })
+impl Attention {
+    fn backward_into(&self, d_y: &Tensor, [d_q, d_k, d_v]: [RowsMut; 3]) {
+        let upstream = Upstream { out: self.y.f32s(), lse: &self.lse, d_out: d_y.f32s() };
+        let inputs = self.tensors.inputs(self.heads, &self.mask);
+        kernel::backward(Isa::best(), inputs, upstream, kernel::Gradients { d_q, d_k, d_v });
+    }
 }

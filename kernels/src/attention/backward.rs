@@ -1,19 +1,25 @@
 //! The backward pass: each tile of probabilities is made again from the kept log-sum-exp.
 
+use std::{f32::consts::LOG2_E, ops::Range};
+
 use rayon::prelude::*;
 
 use super::{
-    Gradients, Inputs, Rows, Upstream,
-    forward::hide,
-    pack::{Column, PackTransposed, padded},
-    product::{Left, Product},
-    visible::{KEYS, KeyBlock, QUERIES, Tile, key_blocks},
+    Gradients, Heads, Inputs, Rows, RowsMut, Upstream,
+    pack::{Column, copy, padded, transpose},
+    product::{Left, Sink, multiply_all},
+    scores::{Meeting, Panel, PerPanel, panel_product, panels},
+    scratch::{Scratch, with_scratch},
+    visible::{Bounds, Island, KEYS, TILE, View},
 };
 use crate::{
     Isa,
     simd::{Simd, SimdOp, math},
-    slices::load,
+    slices::{load, store},
 };
+
+/// Most tiles of a chunk, of all heads that share keys. A tile has more buffers than in the forward pass.
+const TILES: usize = 8;
 
 /// The gradients of [`forward`](super::forward()) with respect to `q`, `k` and `v`.
 ///
@@ -21,218 +27,312 @@ use crate::{
 pub fn backward(isa: Isa, inputs: Inputs, upstream: Upstream, grads: Gradients) {
     inputs.check();
     let (t, n_keys) = (inputs.n_queries, inputs.n_keys());
-    let (n_heads, head_dim) = (inputs.heads.n_heads, inputs.heads.head_dim);
-    let (q_width, kv_width) = (n_heads * head_dim, inputs.heads.n_kv_heads * head_dim);
+    let Heads { n_heads, n_kv_heads, head_dim, .. } = inputs.heads;
+    let (q_width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
     assert_eq!((upstream.out.len(), upstream.d_out.len()), (t * q_width, t * q_width), "out and d_out");
-    assert_eq!((upstream.lse.len(), grads.d_q.len()), (n_heads * t, t * q_width), "lse and d_q");
-    assert_eq!((grads.d_k.len(), grads.d_v.len()), (n_keys * kv_width, n_keys * kv_width), "d_k and d_v");
+    assert_eq!(upstream.lse.len(), n_heads * t, "lse");
+    grads.d_q.check("d_q", t, q_width);
+    grads.d_k.check("d_k", n_keys, kv_width);
+    grads.d_v.check("d_v", n_keys, kv_width);
 
-    let blocks = key_blocks(inputs.mask, t);
-    let work = |head: usize| {
-        let mut head = Head::new(isa, &inputs, &upstream, head);
-        blocks.iter().for_each(|block| head.visit(block));
-        head.grads
-    };
-    // heads lie side by side in a row of a gradient, so a task cannot write there: it hands back its columns
-    let done: Vec<HeadGradients> = match inputs.is_large() {
-        true => (0..n_heads).into_par_iter().map(work).collect(),
-        false => (0..n_heads).map(work).collect(),
-    };
-    let scale = inputs.heads.scale;
-    let large = inputs.is_large();
-    // in the forward pass the scores were (scale * q) · k; the keys met scale * q, so only d_q still needs the scale
-    gather(large, grads.d_q, head_dim, q_width, |head| (scale, vec![&done[head].d_q[..]]));
-    let group = |kv: usize| &done[kv * inputs.heads.group()..][..inputs.heads.group()];
-    gather(large, grads.d_k, head_dim, kv_width, |kv| (1.0, group(kv).iter().map(|g| &g.d_k[..]).collect()));
-    gather(large, grads.d_v, head_dim, kv_width, |kv| (1.0, group(kv).iter().map(|g| &g.d_v[..]).collect()));
-}
-
-/// Fills the rows of `out`, each head the factor times the sum of its parts (padded rows), in their order.
-fn gather<'a, F>(large: bool, out: &mut [f32], head_dim: usize, width: usize, parts_of: F)
-where
-    F: Fn(usize) -> (f32, Vec<&'a [f32]>),
-{
-    let heads: Vec<(f32, Vec<&[f32]>)> = (0..width / head_dim).map(parts_of).collect();
-    let fill = |(i, out): (usize, &mut [f32])| {
-        for (out, (factor, parts)) in out.chunks_exact_mut(head_dim).zip(&heads) {
-            let row = |part: &&'a [f32]| &part[i * padded(head_dim)..][..head_dim];
-            out.copy_from_slice(row(&parts[0]));
-            for part in &parts[1..] {
-                out.iter_mut().zip(row(part)).for_each(|(out, x)| *out += x);
-            }
-            out.iter_mut().for_each(|x| *x *= factor);
-        }
-    };
-    match large {
-        true => out.par_chunks_exact_mut(width).with_min_len(32).enumerate().for_each(fill),
-        false => out.chunks_exact_mut(width).enumerate().for_each(fill),
-    }
-}
-
-/// What one query head gives, in padded rows: `d_q / scale`, and its share of `d_k` and `d_v`.
-struct HeadGradients {
-    d_q: Vec<f32>,
-    d_k: Vec<f32>,
-    d_v: Vec<f32>,
-}
-
-/// One query head while it meets one block of keys after the other.
-struct Head<'a> {
-    isa: Isa,
-    inputs: &'a Inputs<'a>,
-    /// Columns of the key/value head.
-    kv: Column,
-    /// The queries times scale and the upstream gradient, in padded rows.
-    q: Vec<f32>,
-    d_out: Vec<f32>,
-    lse: &'a [f32],
-    /// `D_i = d_out_i · out_i`
-    delta: Vec<f32>,
-    grads: HeadGradients,
-    /// The packed block: keys in padded rows, keys and values transposed.
-    k: Vec<f32>,
-    k_transposed: Vec<f32>,
-    v_transposed: Vec<f32>,
-    /// One tile each: scores, then probabilities; and the gradients of those, then of the scores.
-    p: Vec<f32>,
-    d_s: Vec<f32>,
-}
-
-impl<'a> Head<'a> {
-    fn new(isa: Isa, inputs: &'a Inputs, upstream: &Upstream<'a>, head: usize) -> Self {
-        let heads = inputs.heads;
-        let (t, n_keys, head_dim) = (inputs.n_queries, inputs.n_keys(), heads.head_dim);
-        let columns = Column::of(head, head_dim);
-        let zeros = |rows: usize| vec![0.0; rows * padded(head_dim)];
-        let (mut q, mut d_out, mut delta) = (zeros(t), zeros(t), vec![0.0; t]);
-        columns.pack(inputs.q, 0..t, heads.scale, &mut q);
-        let rows = |data: &'a [f32]| Rows { data, stride: heads.n_heads * head_dim };
-        columns.pack(rows(upstream.d_out), 0..t, 1.0, &mut d_out);
-        isa.run(Delta { columns, out: rows(upstream.out), d_out: rows(upstream.d_out), delta: &mut delta });
-        Head {
-            isa,
-            inputs,
-            kv: Column::of(head / heads.group(), head_dim),
-            q,
-            d_out,
-            lse: &upstream.lse[head * t..][..t],
-            delta,
-            grads: HeadGradients { d_q: zeros(t), d_k: zeros(n_keys), d_v: zeros(n_keys) },
-            k: zeros(KEYS),
-            k_transposed: vec![0.0; head_dim * KEYS],
-            v_transposed: vec![0.0; head_dim * KEYS],
-            p: vec![0.0; QUERIES * KEYS],
-            d_s: vec![0.0; QUERIES * KEYS],
-        }
-    }
-
-    /// Adds what the pairs with the keys of `block` contribute.
-    fn visit(&mut self, block: &KeyBlock) {
-        if block.tiles(0..self.inputs.n_queries).next().is_none() {
-            return;
-        }
-        self.kv.pack(self.inputs.k, block.keys.clone(), 1.0, &mut self.k);
-        for (x, out) in [(self.inputs.k, &mut self.k_transposed), (self.inputs.v, &mut self.v_transposed)] {
-            self.isa.run(PackTransposed { column: self.kv, x, rows: block.keys.clone(), out });
-        }
-        for tile in block.tiles(0..self.inputs.n_queries) {
-            self.probabilities(block, &tile);
-            self.add_gradients(block, &tile);
-        }
-    }
-
-    /// `p` and `d_s` of one tile.
-    fn probabilities(&mut self, block: &KeyBlock, tile: &Tile) {
-        let (stride, n) = (padded(self.kv.head_dim), tile.queries.len());
-        let size = [n, self.kv.head_dim, KEYS];
-        let from_first = tile.queries.start * stride;
-        let product = |a: &[f32], b: &[f32], c: &mut [f32]| {
-            let (a, b) = (Left::Plain(Rows { data: a, stride }), Rows { data: b, stride: KEYS });
-            self.isa.run(Product { a, b, c, c_stride: KEYS, size, add: false });
-        };
-        product(&self.q[from_first..], &self.k_transposed, &mut self.p);
-        product(&self.d_out[from_first..], &self.v_transposed, &mut self.d_s);
-        self.isa.run(SoftmaxBackward {
-            p: &mut self.p[..n * KEYS],
-            d_s: &mut self.d_s[..n * KEYS],
-            mask: tile.masked.then_some((block, tile.queries.start)),
-            lse: &self.lse[tile.queries.clone()],
-            delta: &self.delta[tile.queries.clone()],
+    let bounds = Bounds::new(inputs.mask, t);
+    let islands = bounds.islands();
+    let n_kv_heads = inputs.kv_heads_per_task(islands.len());
+    let queries = || islands.iter().map(|island| island.queries.len());
+    let keys = || islands.iter().map(|island| island.keys.len());
+    let steps = inputs.heads.in_steps(n_kv_heads);
+    let (n_pieces, width) = (steps.clone().count(), n_kv_heads * head_dim);
+    let d_q = grads.d_q.cut(queries(), n_pieces, width * inputs.heads.group());
+    let [d_k, d_v] = [grads.d_k, grads.d_v].map(|d| d.cut(keys(), n_pieces, width));
+    let whole = islands.iter().flat_map(|island| steps.clone().map(move |kv_heads| (island, kv_heads)));
+    let tasks =
+        whole.zip(d_q.zip(d_k.zip(d_v))).map(|(what, (d_q, (d_k, d_v)))| (what, Gradients { d_q, d_k, d_v }));
+    let work = |((island, kv_heads), grads): ((&Island, Range<usize>), Gradients)| {
+        let (inputs, upstream, bounds) = (&inputs, &upstream, &bounds);
+        with_scratch(|scratch| {
+            isa.run(Task { inputs, upstream, bounds, island, kv_heads, grads, scratch });
         });
-    }
-
-    /// `d_v += pᵀ d_out`, `d_k += d_sᵀ (scale q)`, `d_q / scale += d_s k`
-    fn add_gradients(&mut self, block: &KeyBlock, tile: &Tile) {
-        let (stride, n, n_keys) = (padded(self.kv.head_dim), tile.queries.len(), block.keys.len());
-        let (first_query, first_key) = (tile.queries.start * stride, block.keys.start * stride);
-        let product = |a: Left, b: &[f32], c: &mut [f32], m: usize, k: usize| {
-            let b = Rows { data: b, stride };
-            self.isa.run(Product { a, b, c, c_stride: stride, size: [m, k, stride], add: true });
-        };
-        let tile_of = |data| Rows { data, stride: KEYS };
-        let (p, d_s, grads) = (tile_of(&self.p), tile_of(&self.d_s), &mut self.grads);
-        product(Left::Transposed(p), &self.d_out[first_query..], &mut grads.d_v[first_key..], n_keys, n);
-        product(Left::Transposed(d_s), &self.q[first_query..], &mut grads.d_k[first_key..], n_keys, n);
-        product(Left::Plain(d_s), &self.k, &mut grads.d_q[first_query..], n, n_keys);
+    };
+    match inputs.is_large() {
+        true => tasks.collect::<Vec<_>>().into_par_iter().for_each(work),
+        false => tasks.for_each(work),
     }
 }
 
-/// `delta_i = d_out_i · out_i` for the columns of one head.
-struct Delta<'a> {
-    columns: Column,
-    out: Rows<'a>,
-    d_out: Rows<'a>,
-    delta: &'a mut [f32],
+/// An island for some heads. Nobody else adds to its gradients.
+struct Task<'a, 'o, 's> {
+    inputs: &'a Inputs<'a>,
+    upstream: &'a Upstream<'a>,
+    bounds: &'a Bounds,
+    island: &'a Island,
+    kv_heads: Range<usize>,
+    /// The rows of the island, the columns of the heads.
+    grads: Gradients<'o>,
+    scratch: &'s mut Scratch,
 }
 
-impl SimdOp for Delta<'_> {
+impl SimdOp for Task<'_, '_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        for (i, delta) in self.delta.iter_mut().enumerate() {
-            let (out, d_out) = (self.columns.row(self.out, i), self.columns.row(self.d_out, i));
-            let mut sum = s.splat(0.0);
-            for d in (0..out.len()).step_by(S::LANES) {
-                sum = s.mul_add(load(s, out, d), load(s, d_out, d), sum);
+    fn eval<S: Simd>(mut self, s: S) {
+        self.grads.d_k.zero();
+        self.grads.d_v.zero();
+        let (mask, most) = (self.inputs.mask, TILES.div_ceil(self.inputs.heads.group()));
+        for tiles in self.bounds.chunks(mask, self.island.queries.clone(), most) {
+            self.scratch.look(self.bounds, mask, &tiles);
+            for kv_head in self.kv_heads.clone() {
+                self.kv_head(s, &tiles, kv_head);
             }
-            *delta = s.sum(sum);
         }
     }
+}
+
+/// Buffers of one key/value head and chunk. What belongs to queries is there once per query head and tile.
+struct Buffers<'s> {
+    queries: Queries<'s>,
+    /// `d_q / scale` so far, in padded rows.
+    d_q: &'s mut [f32],
+    /// The block: keys and values in padded rows.
+    k: &'s mut [f32],
+    v: &'s mut [f32],
+    /// One tile each: scores, then probabilities; and the gradients of those, then of the scores.
+    p: &'s mut [f32],
+    d_s: &'s mut [f32],
+}
+
+/// What is known of the queries.
+struct Queries<'s> {
+    /// The queries times scale: in padded rows, and transposed for powers of two.
+    q: &'s mut [f32],
+    q_transposed: &'s mut [f32],
+    /// The upstream gradient, both ways.
+    d_out: &'s mut [f32],
+    d_out_transposed: &'s mut [f32],
+    /// The log-sum-exp, for powers of two.
+    lse: &'s mut [f32],
+    /// `D_i = d_out_i · out_i`
+    delta: &'s mut [f32],
+}
+
+impl Task<'_, '_, '_> {
+    #[inline(always)]
+    fn kv_head<S: Simd>(&mut self, s: S, tiles: &[Range<usize>], kv_head: usize) {
+        let heads = self.inputs.heads;
+        let (head_dim, stride) = (heads.head_dim, padded(heads.head_dim));
+        let lanes = heads.group() * tiles.len() * TILE;
+        let (rows, columns, block, tile) = (lanes * stride, lanes * head_dim, KEYS * stride, KEYS * TILE);
+        let lengths = [rows, columns, rows, columns, lanes, lanes, rows, block, block, tile, tile];
+        let Scratch { keys, blocks, views, floats } = &mut *self.scratch;
+        let [q, q_transposed, d_out, d_out_transposed, lse, delta, d_q, k, v, p, d_s] =
+            floats.pieces(lengths);
+        let queries = Queries { q, q_transposed, d_out, d_out_transposed, lse, delta };
+        let mut buffers = Buffers { queries, d_q, k, v, p, d_s };
+        let which = || heads.sharing(kv_head).flat_map(|head| tiles.iter().map(move |tile| (head, tile)));
+        for (i, (head, tile)) in which().enumerate() {
+            buffers.queries.fill(s, i, tile, (self.inputs, self.upstream, head));
+        }
+        buffers.d_q.fill(0.0);
+        let column = Column::of(kv_head, head_dim);
+        let at = (kv_head - self.kv_heads.start) * head_dim..(kv_head - self.kv_heads.start + 1) * head_dim;
+        for (b, block) in blocks.iter().enumerate() {
+            let keys = &keys[block.keys.clone()];
+            column.pack(s, 1.0, self.inputs.k, keys.iter().map(|&j| j as usize), buffers.k);
+            column.pack(s, 1.0, self.inputs.v, keys.iter().map(|&j| j as usize), buffers.v);
+            for (i, (_, tile)) in which().enumerate() {
+                let view = &views[b * tiles.len() + i % tiles.len()];
+                let meeting = Meeting { tile, block, view };
+                buffers.probabilities(s, i, meeting, head_dim);
+                let to = Place { keys, first_key: self.island.keys.start, columns: at.clone() };
+                buffers.add_gradients(s, i, meeting, (&mut self.grads, &to));
+            }
+        }
+        for (i, (head, tile)) in which().enumerate() {
+            let first = (head - self.kv_heads.start * heads.group()) * head_dim;
+            for (r, from) in tile.clone().zip(buffers.d_q[i * TILE * stride..].chunks_exact(stride)) {
+                let to = self.grads.d_q.row(r - self.island.queries.start);
+                copy(s, heads.scale, &from[..head_dim], &mut to[first..][..head_dim]);
+            }
+        }
+    }
+}
+
+impl Queries<'_> {
+    /// Fills in the queries of a tile, which is the `i`-th.
+    #[inline(always)]
+    fn fill<S: Simd>(
+        &mut self,
+        s: S,
+        i: usize,
+        tile: &Range<usize>,
+        (inputs, upstream, head): (&Inputs, &Upstream, usize),
+    ) {
+        let Heads { n_heads, head_dim, scale, .. } = inputs.heads;
+        let column = Column::of(head, head_dim);
+        let rows = |data| Rows { data, stride: n_heads * head_dim };
+        let (out, d_out) = (rows(upstream.out), rows(upstream.d_out));
+        let (in_rows, in_columns) = (TILE * padded(head_dim), TILE * head_dim);
+        let scales = [(inputs.q, scale * LOG2_E), (d_out, 1.0)];
+        let transposed = [&mut *self.q_transposed, &mut *self.d_out_transposed];
+        for ((x, factor), to) in scales.into_iter().zip(transposed) {
+            let to = &mut to[i * in_columns..][..in_columns];
+            transpose(s, factor, (column, x), tile.clone(), to);
+        }
+        column.pack(s, scale, inputs.q, tile.clone(), &mut self.q[i * in_rows..]);
+        column.pack(s, 1.0, d_out, tile.clone(), &mut self.d_out[i * in_rows..]);
+        for (r, query) in tile.clone().enumerate() {
+            let lse = upstream.lse[query * n_heads + head];
+            // sees no key: all its scores are -inf, and -inf - -inf would be a NaN
+            self.lse[i * TILE + r] = if lse == f32::NEG_INFINITY { 0.0 } else { lse * LOG2_E };
+            self.delta[i * TILE + r] = dot(s, column.row(out, query), column.row(d_out, query));
+        }
+    }
+}
+
+impl Buffers<'_> {
+    /// `p` and `d_s` of one tile.
+    #[inline(always)]
+    fn probabilities<S: Simd>(&mut self, s: S, i: usize, meeting: Meeting, head_dim: usize) {
+        let stride = padded(head_dim);
+        let columns = i * TILE * head_dim..(i + 1) * TILE * head_dim;
+        let lanes = i * TILE..(i + 1) * TILE;
+        panels(
+            s,
+            meeting,
+            &mut SoftmaxBackward {
+                k: Rows { data: self.k, stride },
+                v: Rows { data: self.v, stride },
+                q: &self.queries.q_transposed[columns.clone()],
+                d_out: &self.queries.d_out_transposed[columns],
+                head_dim,
+                lse: &self.queries.lse[lanes.clone()],
+                delta: &self.queries.delta[lanes],
+                p: self.p,
+                d_s: self.d_s,
+            },
+        );
+    }
+
+    /// `d_v += pᵀ d_out`, `d_k += d_sᵀ (scale q)`, `d_q / scale += d_s k`
+    #[inline(always)]
+    fn add_gradients<S: Simd>(
+        &mut self,
+        s: S,
+        i: usize,
+        meeting: Meeting,
+        (grads, place): (&mut Gradients, &Place),
+    ) {
+        let stride = self.k.len() / KEYS;
+        let rows = |data| Rows { data, stride };
+        let tile = |data| Rows { data, stride: TILE };
+        let rows_of_tile = i * TILE * stride..(i + 1) * TILE * stride;
+        let (p, d_s) = (tile(&self.p), tile(&self.d_s));
+        let size = [meeting.block.keys.len(), stride];
+        let d_out = rows(&self.queries.d_out[rows_of_tile.clone()]);
+        let mut d_v = OfKeys { meeting, place, grad: &mut grads.d_v };
+        multiply_all(s, Left::Plain(p), d_out, size, &mut d_v);
+        let q = rows(&self.queries.q[rows_of_tile.clone()]);
+        let mut d_k = OfKeys { meeting, place, grad: &mut grads.d_k };
+        multiply_all(s, Left::Plain(d_s), q, size, &mut d_k);
+        let mut d_q = OfQueries { view: meeting.view, grad: &mut self.d_q[rows_of_tile], stride };
+        multiply_all(s, Left::Transposed(d_s), rows(&self.k), [meeting.tile.len(), stride], &mut d_q);
+    }
+}
+
+/// Where the gradients of a block's keys lie.
+struct Place<'a> {
+    keys: &'a [u32],
+    /// The key of the first row.
+    first_key: usize,
+    columns: Range<usize>,
+}
+
+/// `grad += aᵀ b` for the keys of a block.
+struct OfKeys<'a, 'o> {
+    meeting: Meeting<'a>,
+    place: &'a Place<'a>,
+    grad: &'a mut RowsMut<'o>,
+}
+
+impl Sink for OfKeys<'_, '_> {
+    #[inline(always)]
+    fn depth(&self, keys: Range<usize>) -> Range<usize> {
+        self.meeting.block.seeing(self.meeting.tile, keys)
+    }
+
+    #[inline(always)]
+    fn take<S: Simd>(&mut self, s: S, j: usize, d: usize, sum: S::V) {
+        let Place { keys, first_key, columns } = self.place;
+        let grad = &mut self.grad.row(keys[j] as usize - first_key)[columns.clone()];
+        // the last vectors of a row may be padding
+        if d < grad.len() {
+            store(s, s.add(load(s, grad, d), sum), grad, d);
+        }
+    }
+}
+
+/// `grad += a b` for the queries of a tile.
+struct OfQueries<'a> {
+    view: &'a View,
+    grad: &'a mut [f32],
+    stride: usize,
+}
+
+impl Sink for OfQueries<'_> {
+    #[inline(always)]
+    fn depth(&self, queries: Range<usize>) -> Range<usize> {
+        self.view.keys_of(queries)
+    }
+
+    #[inline(always)]
+    fn take<S: Simd>(&mut self, s: S, i: usize, d: usize, sum: S::V) {
+        let grad = &mut self.grad[i * self.stride + d..];
+        s.store(s.add(s.load(grad), sum), grad);
+    }
+}
+
+#[inline(always)]
+fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
+    let mut sum = s.splat(0.0);
+    for d in (0..x.len()).step_by(S::LANES) {
+        sum = s.mul_add(load(s, x, d), load(s, y, d), sum);
+    }
+    s.sum(sum)
 }
 
 /// One tile: scores to probabilities, `d_p` to `d_s`.
 struct SoftmaxBackward<'a> {
-    /// Rows of [`KEYS`], one per query: scores in, `p = e^(s - lse)` out.
-    p: &'a mut [f32],
-    /// The same: `d_p` in, `d_s = p (d_p - delta)` out.
-    d_s: &'a mut [f32],
-    /// The mask and the number of the first query, where some pair may be invisible.
-    mask: Option<(&'a KeyBlock, usize)>,
+    k: Rows<'a>,
+    v: Rows<'a>,
+    q: &'a [f32],
+    d_out: &'a [f32],
+    head_dim: usize,
     lse: &'a [f32],
     delta: &'a [f32],
+    /// `p = 2^(s - lse)`
+    p: &'a mut [f32],
+    /// `d_s = p (d_p - delta)`
+    d_s: &'a mut [f32],
 }
 
-impl SimdOp for SoftmaxBackward<'_> {
-    type Output = ();
-
+impl PerPanel for SoftmaxBackward<'_> {
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        let rows = self.p.chunks_exact_mut(KEYS).zip(self.d_s.chunks_exact_mut(KEYS));
-        for (r, ((p, d_s), (&lse, &delta))) in rows.zip(self.lse.iter().zip(self.delta)).enumerate() {
-            if lse == f32::NEG_INFINITY {
-                p.fill(0.0); // sees no key: e^(-inf - -inf) would be a NaN
-                d_s.fill(0.0);
-                continue;
-            }
-            if let Some((block, first)) = self.mask {
-                hide(s, block, first + r, p);
-            }
-            for j in (0..KEYS).step_by(S::LANES) {
-                let probability = math::exp(s, s.sub(s.load(&p[j..]), s.splat(lse)));
-                let centered = s.sub(s.load(&d_s[j..]), s.splat(delta));
-                s.store(probability, &mut p[j..]);
-                s.store(s.mul(probability, centered), &mut d_s[j..]);
+    fn panel<S: Simd, const M: usize, const N: usize>(&mut self, s: S, meeting: Meeting, panel: Panel) {
+        let operands = (self.k, self.q, self.head_dim);
+        panel_product::<S, M, N>(s, &panel, operands, Some(meeting), self.p);
+        let operands = (self.v, self.d_out, self.head_dim);
+        panel_product::<S, M, N>(s, &panel, operands, None, self.d_s);
+        for v in 0..N {
+            let lane = panel.lane + v * S::LANES;
+            let (lse, delta) = (s.load(&self.lse[lane..]), s.load(&self.delta[lane..]));
+            let rows = panel.keys.start * TILE..panel.keys.end * TILE;
+            let p = self.p[rows.clone()].chunks_exact_mut(TILE);
+            for (p, d_s) in p.zip(self.d_s[rows].chunks_exact_mut(TILE)) {
+                let (p, d_s) = (&mut p[lane..], &mut d_s[lane..]);
+                let probability = math::exp2(s, s.sub(s.load(p), lse));
+                let centered = s.sub(s.load(d_s), delta);
+                s.store(probability, p);
+                s.store(s.mul(probability, centered), d_s);
             }
         }
     }

@@ -13,22 +13,29 @@
 //! `p_il (d_p_il - Σ_j p_ij d_p_ij)`, and the sum is `d_o_i·Σ_j p_ij v_j = d_o_i·o_i`, which needs no row of `p`.
 //!
 //! The scores exist one tile of queries × keys at a time. The forward pass keeps a running maximum and sum per query
-//! and rescales what it has when the maximum grows; the backward pass makes each tile of `p` again from `lse`. A block
-//! of keys knows which queries see any of it and which see all of it, so tiles that nobody sees are not computed and
-//! tiles that everybody sees need no mask.
+//! and rescales what it has when the maximum grows; the backward pass makes each tile of `p` again from `lse`. A tile
+//! meets only the keys that one of its queries sees, and knows which of them each query sees, so the work follows the
+//! visible pairs; where everybody sees everybody there is no mask. Exponentials are powers of two (`log2(e)` is part of
+//! the scale), which are cheaper.
 //!
 //! Sources: Dao 2023, "FlashAttention-2" (arXiv 2307.08691); Wang et al. 2024, "FlashMask" (arXiv 2410.01359) for the
 //! interval mask; Ainslie et al. 2023, "GQA" (arXiv 2305.13245) for shared key/value heads.
+
+use std::ops::Range;
 
 mod backward;
 mod forward;
 mod pack;
 mod product;
 pub mod reference;
+mod rows;
+mod scores;
+mod scratch;
 mod visible;
 
 pub use backward::backward;
 pub use forward::forward;
+pub use rows::{Rows, RowsMut};
 
 /// Heads and scale of an attention layer.
 #[derive(Clone, Copy, Debug)]
@@ -41,15 +48,6 @@ pub struct Heads {
     pub head_dim: usize,
     /// What the scores are multiplied by, usually `1/sqrt(head_dim)`.
     pub scale: f32,
-}
-
-/// Rows of `heads * head_dim` numbers that lie `stride` apart: a matrix, or a column range of a wider one.
-#[derive(Clone, Copy, Debug)]
-pub struct Rows<'a> {
-    /// Starts at the first number of row 0.
-    pub data: &'a [f32],
-    /// Distance between the starts of two rows.
-    pub stride: usize,
 }
 
 /// The mask: key `j` is seen by exactly the queries in `[begin[j], end[j])`.
@@ -83,41 +81,37 @@ pub struct Inputs<'a> {
 pub struct Upstream<'a> {
     /// Output of [`forward()`], `[T, H*D]`.
     pub out: &'a [f32],
-    /// Log-sum-exp of [`forward()`], `[H, T]`.
+    /// Log-sum-exp of [`forward()`], `[T, H]`.
     pub lse: &'a [f32],
     /// Gradient of the output, `[T, H*D]`.
     pub d_out: &'a [f32],
 }
 
-/// Where the gradients go.
+/// Where the gradients go: rows of their own, or columns of one matrix.
 #[derive(Debug)]
 pub struct Gradients<'a> {
-    /// `[n_queries, n_heads * head_dim]`
-    pub d_q: &'a mut [f32],
-    /// `[n_keys, n_kv_heads * head_dim]`
-    pub d_k: &'a mut [f32],
-    /// `[n_keys, n_kv_heads * head_dim]`
-    pub d_v: &'a mut [f32],
-}
-
-impl<'a> Rows<'a> {
-    /// The `width` numbers of row `i` that start at column `column`.
-    fn part(self, i: usize, column: usize, width: usize) -> &'a [f32] {
-        &self.data[i * self.stride + column..][..width]
-    }
-
-    /// Panics unless there are `n` rows of `width` numbers.
-    fn check(self, name: &str, n: usize, width: usize) {
-        let Rows { data, stride } = self;
-        let enough = n == 0 || (stride >= width && data.len() >= (n - 1) * stride + width);
-        assert!(enough, "{name}: {} numbers, stride {stride}, are no {n} rows of {width}", data.len());
-    }
+    /// `n_queries` rows of `n_heads * head_dim`.
+    pub d_q: RowsMut<'a>,
+    /// One row of `n_kv_heads * head_dim` per key.
+    pub d_k: RowsMut<'a>,
+    /// One row of `n_kv_heads * head_dim` per key.
+    pub d_v: RowsMut<'a>,
 }
 
 impl Heads {
     /// Query heads that share one key/value head.
     fn group(self) -> usize {
         self.n_heads / self.n_kv_heads
+    }
+
+    /// Query heads of a key/value head.
+    fn sharing(self, kv_head: usize) -> Range<usize> {
+        kv_head * self.group()..(kv_head + 1) * self.group()
+    }
+
+    /// The key/value heads in steps of `n`.
+    fn in_steps(self, n: usize) -> impl Iterator<Item = Range<usize>> + Clone {
+        (0..self.n_kv_heads).step_by(n).map(move |first| first..(first + n).min(self.n_kv_heads))
     }
 }
 
@@ -143,5 +137,12 @@ impl Inputs<'_> {
     /// Whether the work is worth handing to threads. Does not change the result.
     fn is_large(&self) -> bool {
         self.heads.n_heads * self.heads.head_dim * self.n_queries * self.n_keys() > 1 << 18
+    }
+
+    /// How many key/value heads are one task, if there are `n_pieces` of the batch: enough tasks to even out threads
+    /// that others slow down, but as few as possible, because every task looks at the mask.
+    fn kv_heads_per_task(&self, n_pieces: usize) -> usize {
+        let n_tasks = 16 * rayon::current_num_threads();
+        self.heads.n_kv_heads.div_ceil(n_tasks.div_ceil(n_pieces.max(1)))
     }
 }

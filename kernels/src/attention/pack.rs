@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
-use super::{Rows, visible::KEYS};
+use super::{Rows, visible::TILE};
 use crate::{
-    simd::{MAX_LANES, Simd, SimdOp},
-    slices::load,
+    simd::{MAX_LANES, Simd},
+    slices::{load, store},
 };
+
+/// How many rows ahead of its use a row is asked for: rows of one head lie too far apart for the CPU to guess them.
+const AHEAD: usize = 8;
 
 /// `width` rounded up to whole vectors of any tier.
 pub(super) fn padded(width: usize) -> usize {
@@ -26,49 +29,61 @@ impl Column {
     }
 
     /// Row `i` of this head.
+    #[inline(always)]
     pub(super) fn row<'a>(self, x: Rows<'a>, i: usize) -> &'a [f32] {
         x.part(i, self.start, self.head_dim)
     }
 
-    /// The rows from `first` on, beginning at this head.
-    pub(super) fn rows_from<'a>(self, x: Rows<'a>, first: usize) -> Rows<'a> {
-        Rows { data: &x.data[first * x.stride + self.start..], stride: x.stride }
-    }
-
-    /// `out[n, padded(D)] = factor * x[rows]`; the padding keeps what it holds, which is zero.
-    pub(super) fn pack(self, x: Rows, rows: Range<usize>, factor: f32, out: &mut [f32]) {
+    /// `out = factor * x[rows]`, in padded rows; what the padding holds is nobody's business.
+    #[inline(always)]
+    pub(super) fn pack<S: Simd>(
+        self,
+        s: S,
+        factor: f32,
+        x: Rows,
+        rows: impl Iterator<Item = usize> + Clone,
+        out: &mut [f32],
+    ) {
+        let mut ahead = rows.clone().skip(AHEAD);
         for (i, out) in rows.zip(out.chunks_exact_mut(padded(self.head_dim))) {
-            for (out, x) in out.iter_mut().zip(self.row(x, i)) {
-                *out = factor * x;
+            if let Some(next) = ahead.next() {
+                self.row(x, next).chunks(MAX_LANES).for_each(|line| s.prefetch(line));
             }
+            copy(s, factor, self.row(x, i), &mut out[..self.head_dim]);
         }
     }
 }
 
-/// `out[D, KEYS] = x[rows]ᵀ` for the columns of one head; columns without a row become zero.
-pub(super) struct PackTransposed<'a> {
-    pub column: Column,
-    pub x: Rows<'a>,
-    pub rows: Range<usize>,
-    pub out: &'a mut [f32],
+/// `out = factor * x`
+#[inline(always)]
+pub(super) fn copy<S: Simd>(s: S, factor: f32, x: &[f32], out: &mut [f32]) {
+    for d in (0..x.len()).step_by(S::LANES) {
+        store(s, s.mul(s.splat(factor), load(s, x, d)), out, d);
+    }
 }
 
-impl SimdOp for PackTransposed<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        let head_dim = self.column.head_dim;
-        for j in (0..KEYS).step_by(S::LANES) {
-            for d in (0..head_dim).step_by(S::LANES) {
-                let mut square = [s.splat(0.0); MAX_LANES];
-                let rows = (self.rows.start + j).min(self.rows.end)..self.rows.end;
-                for (vector, i) in square[..S::LANES].iter_mut().zip(rows) {
-                    *vector = load(s, self.column.row(self.x, i), d);
+/// `out[D, TILE] = factor * x[rows]ᵀ` for the columns of one head; columns without a row become zero up to a whole vector.
+#[inline(always)]
+pub(super) fn transpose<S: Simd>(
+    s: S,
+    factor: f32,
+    (column, x): (Column, Rows),
+    rows: Range<usize>,
+    out: &mut [f32],
+) {
+    let (head_dim, n) = (column.head_dim, rows.len());
+    for i in (0..n).step_by(S::LANES) {
+        for d in (0..head_dim).step_by(S::LANES) {
+            let mut square = [s.splat(0.0); MAX_LANES];
+            for r in 0..S::LANES {
+                if i + r < n {
+                    square[r] = s.mul(s.splat(factor), load(s, column.row(x, rows.start + i + r), d));
                 }
-                s.transpose(&mut square);
-                for (d, &vector) in (d..head_dim).zip(&square[..S::LANES]) {
-                    s.store(vector, &mut self.out[d * KEYS + j..]);
+            }
+            s.transpose(&mut square);
+            for r in 0..S::LANES {
+                if d + r < head_dim {
+                    s.store(square[r], &mut out[(d + r) * TILE + i..]);
                 }
             }
         }

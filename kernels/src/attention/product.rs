@@ -1,7 +1,9 @@
-//! The one matrix product of attention: small, row-major, its right side padded to whole vectors.
+//! The one matrix product of attention: a few rows and vectors of the result, held in registers over the whole depth.
+
+use std::ops::Range;
 
 use super::Rows;
-use crate::simd::{Simd, SimdOp};
+use crate::simd::Simd;
 
 /// The left side of a product.
 #[derive(Clone, Copy)]
@@ -12,101 +14,50 @@ pub(super) enum Left<'a> {
     Transposed(Rows<'a>),
 }
 
-/// `c[m, n] = a[m, k] · b[k, n]`, or `+=`. `n` is a multiple of every vector.
-pub(super) struct Product<'a> {
-    pub a: Left<'a>,
-    pub b: Rows<'a>,
-    /// Rows of `c_stride`.
-    pub c: &'a mut [f32],
-    pub c_stride: usize,
-    /// `[m, k, n]`
-    pub size: [usize; 3],
-    /// Whether to add to `c` instead of overwriting it.
-    pub add: bool,
-}
-
-impl SimdOp for Product<'_> {
-    type Output = ();
-
+impl<'a> Left<'a> {
+    /// From depth `k` on.
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        // accumulators take half of the registers or less; the rest holds operands
-        match S::REGISTERS {
-            32.. => self.columns::<S, 4>(s),
-            16.. => self.columns::<S, 2>(s),
-            _ => self.columns::<S, 1>(s),
+    fn skip(self, k: usize) -> Left<'a> {
+        match self {
+            Left::Plain(a) => Left::Plain(Rows { data: &a.data[k..], ..a }),
+            Left::Transposed(a) => Left::Transposed(Rows { data: &a.data[k * a.stride..], ..a }),
         }
     }
 }
 
-impl Product<'_> {
-    /// Strips of `N` vectors, then single ones.
-    #[inline(always)]
-    fn columns<S: Simd, const N: usize>(mut self, s: S) {
-        let n = self.size[2];
-        let mut j = 0;
-        while j + N * S::LANES <= n {
-            self.rows::<S, N>(s, j);
-            j += N * S::LANES;
-        }
-        while j < n {
-            self.rows::<S, 1>(s, j);
-            j += S::LANES;
-        }
-    }
-
-    /// Strips of four rows, then the rest.
-    #[inline(always)]
-    fn rows<S: Simd, const N: usize>(&mut self, s: S, j: usize) {
-        let m = self.size[0];
-        let mut i = 0;
-        while i + 4 <= m {
-            self.tile::<S, 4, N>(s, i, j);
-            i += 4;
-        }
-        match m - i {
-            1 => self.tile::<S, 1, N>(s, i, j),
-            2 => self.tile::<S, 2, N>(s, i, j),
-            3 => self.tile::<S, 3, N>(s, i, j),
-            _ => {}
-        }
-    }
-
-    /// `M` rows and `N` vectors of `c` at `(i, j)`, held in registers over the whole of `k`.
-    #[inline(always)]
-    fn tile<S: Simd, const M: usize, const N: usize>(&mut self, s: S, i: usize, j: usize) {
-        let mut sums = [[s.splat(0.0); N]; M];
-        let k = self.size[1];
-        let b = self.b.data[j..].chunks(self.b.stride).take(k);
-        match self.a {
-            Left::Plain(a) => {
-                let mut rows = [&a.data[..0]; M];
-                for (r, row) in rows.iter_mut().enumerate() {
-                    *row = &a.data[(i + r) * a.stride..][..k];
-                }
-                for (k, b) in b.enumerate() {
-                    let mut x = [0.0; M];
-                    for r in 0..M {
-                        x[r] = rows[r][k];
-                    }
-                    multiply(s, &x, b, &mut sums);
-                }
+/// `M` rows and `N` vectors of `a[·, depth] · b[depth, ·]` at `(i, j)`, summed in the order of the depth.
+///
+/// Rows that run along the depth are whole, so that where they are read is checked once and not in every step.
+#[inline(always)]
+pub(super) fn product<S: Simd, const M: usize, const N: usize>(
+    s: S,
+    (a, i): (Left, usize),
+    (b, j): (Rows, usize),
+    depth: usize,
+) -> [[S::V; N]; M] {
+    let mut sums = [[s.splat(0.0); N]; M];
+    let b = b.data.chunks_exact(b.stride);
+    match a {
+        Left::Plain(a) => {
+            let mut rows = [&a.data[..0]; M];
+            for r in 0..M {
+                rows[r] = &a.data[(i + r) * a.stride..][..depth];
             }
-            Left::Transposed(a) => {
-                for (a, b) in a.data[i..].chunks(a.stride).zip(b) {
-                    multiply(s, a.first_chunk().expect("M rows of a"), b, &mut sums);
+            for (k, b) in (0..depth).zip(b) {
+                let mut x = [0.0; M];
+                for r in 0..M {
+                    x[r] = rows[r][k];
                 }
+                multiply(s, &x, &b[j..], &mut sums);
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            let c = &mut self.c[(i + r) * self.c_stride + j..][..N * S::LANES];
-            for (v, &sum) in sums.iter().enumerate() {
-                let c = &mut c[v * S::LANES..];
-                let sum = if self.add { s.add(s.load(c), sum) } else { sum };
-                s.store(sum, c);
+        Left::Transposed(a) => {
+            for ((a, b), _) in a.data.chunks_exact(a.stride).zip(b).zip(0..depth) {
+                multiply(s, a[i..].first_chunk().expect("M rows of a"), &b[j..], &mut sums);
             }
         }
     }
+    sums
 }
 
 /// `sums[r][v] += x[r] * b[v]`
@@ -119,46 +70,93 @@ fn multiply<S: Simd, const M: usize, const N: usize>(
 ) {
     let b = &b[..N * S::LANES];
     let mut row = [s.splat(0.0); N];
-    for (v, row) in row.iter_mut().enumerate() {
-        *row = s.load(&b[v * S::LANES..]);
+    for v in 0..N {
+        row[v] = s.load(&b[v * S::LANES..]);
     }
-    for (sums, &x) in sums.iter_mut().zip(x) {
-        let x = s.splat(x);
-        for (sum, &b) in sums.iter_mut().zip(&row) {
-            *sum = s.mul_add(x, b, *sum);
+    for r in 0..M {
+        let x = s.splat(x[r]);
+        for v in 0..N {
+            sums[r][v] = s.mul_add(x, row[v], sums[r][v]);
         }
     }
 }
 
-/// `out[r, j] = q_r · k_j` for keys that lie where the caller has them: what few queries pay instead of packing.
-pub(super) struct Dots<'a> {
-    /// One padded row per query.
-    pub q: Rows<'a>,
-    pub n_queries: usize,
-    /// Starts at the head's part of the first key.
-    pub k: Rows<'a>,
-    pub n_keys: usize,
-    pub head_dim: usize,
-    /// Rows of `out_stride`; columns from `n_keys` on are left alone.
-    pub out: &'a mut [f32],
-    pub out_stride: usize,
+/// Where a product goes. A trait and no closures: those cannot be told to be inlined, and a call would pass its vectors
+/// through memory.
+pub(super) trait Sink {
+    /// The part of the depth that matters for some rows: elsewhere `a` is zero.
+    fn depth(&self, rows: Range<usize>) -> Range<usize>;
+    /// Takes the vector of row `i` at column `d`.
+    fn take<S: Simd>(&mut self, s: S, i: usize, d: usize, sum: S::V);
 }
 
-impl SimdOp for Dots<'_> {
-    type Output = ();
+/// Hands every vector of `a · b` to the sink; `size = [rows, columns]`, the columns whole vectors.
+#[inline(always)]
+pub(super) fn multiply_all<S: Simd>(s: S, a: Left, b: Rows, size: [usize; 2], sink: &mut impl Sink) {
+    // M * N sums, N vectors and a broadcast fit the registers
+    match S::REGISTERS {
+        32.. => columns::<S, 6, 4>(s, a, b, size, sink),
+        16.. => columns::<S, 6, 2>(s, a, b, size, sink),
+        _ => columns::<S, 2, 2>(s, a, b, size, sink),
+    }
+}
 
-    #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        for j in 0..self.n_keys {
-            let key = self.k.part(j, 0, self.head_dim);
-            for r in 0..self.n_queries {
-                let query = self.q.part(r, 0, self.head_dim);
-                let mut sum = s.splat(0.0);
-                for d in (0..self.head_dim).step_by(S::LANES) {
-                    sum = s.mul_add(crate::slices::load(s, query, d), crate::slices::load(s, key, d), sum);
+/// Columns of `b`, `N` vectors at a time: so many stay in the nearest cache while all rows of `a` meet them.
+#[inline(always)]
+fn columns<S: Simd, const M: usize, const N: usize>(
+    s: S,
+    a: Left,
+    b: Rows,
+    [n, width]: [usize; 2],
+    sink: &mut impl Sink,
+) {
+    let mut j = 0;
+    while j + N * S::LANES <= width {
+        rows::<S, M, N>(s, a, (b, j), n, sink);
+        j += N * S::LANES;
+    }
+    while j < width {
+        rows::<S, M, 1>(s, a, (b, j), n, sink);
+        j += S::LANES;
+    }
+}
+
+/// Rows of `a`: as many times `M` as there are, then the rest.
+#[inline(always)]
+fn rows<S: Simd, const M: usize, const N: usize>(
+    s: S,
+    a: Left,
+    b: (Rows, usize),
+    n: usize,
+    sink: &mut impl Sink,
+) {
+    let i = strips::<S, M, N>(s, a, b, 0..n, sink);
+    let i = strips::<S, 3, N>(s, a, b, i..n, sink);
+    strips::<S, 1, N>(s, a, b, i..n, sink);
+}
+
+/// Strips of `M` rows, as many as there are; returns the row after them.
+#[inline(always)]
+fn strips<S: Simd, const M: usize, const N: usize>(
+    s: S,
+    a: Left,
+    (b, j): (Rows, usize),
+    rows: Range<usize>,
+    sink: &mut impl Sink,
+) -> usize {
+    let mut i = rows.start;
+    while i + M <= rows.end {
+        let k = sink.depth(i..i + M);
+        if !k.is_empty() {
+            let from = Rows { data: &b.data[k.start * b.stride..], ..b };
+            let sums = product::<S, M, N>(s, (a.skip(k.start), i), (from, j), k.len());
+            for r in 0..M {
+                for v in 0..N {
+                    sink.take(s, i + r, j + v * S::LANES, sums[r][v]);
                 }
-                self.out[r * self.out_stride + j] = s.sum(sum);
             }
         }
+        i += M;
     }
+    i
 }

@@ -49,8 +49,8 @@ impl<R: Real> Inputs<'_, R> {
 pub fn forward<R: Real>(x: &Inputs<R>) -> (Vec<R>, Vec<R>) {
     let mut out = vec![R::from_f64(0.0); x.q.len()];
     let mut lse = Vec::new();
-    for head in 0..x.heads.n_heads {
-        for i in 0..x.n_queries() {
+    for i in 0..x.n_queries() {
+        for head in 0..x.heads.n_heads {
             let scores: Vec<R> = x.visible(i).map(|j| x.score(head, i, j)).collect();
             let log_sum = crate::cross_entropy::reference::log_sum_exp(&scores);
             for (j, score) in x.visible(i).zip(scores) {
@@ -77,7 +77,7 @@ pub fn backward<R: Real>(x: &Inputs<R>, d_out: &[R]) -> (Vec<R>, Vec<R>, Vec<R>)
             let (mut p, mut d_p, mut mean_d_p) = (Vec::new(), Vec::new(), zero);
             for j in x.visible(i) {
                 let (at_q, at_k) = x.places(head, i, j);
-                let p_ij = (x.score(head, i, j) - lse[head * x.n_queries() + i]).exp();
+                let p_ij = (x.score(head, i, j) - lse[i * x.heads.n_heads + head]).exp();
                 let mut d_p_ij = zero;
                 for d in 0..x.heads.head_dim {
                     // in the forward pass this was out[at_q + d] += p * v[at_k + d]
