@@ -226,7 +226,7 @@ impl Buffers<'_> {
         let rows = |data| Rows { data, stride };
         let tile = |data| Rows { data, stride: TILE };
         let rows_of_tile = i * TILE * stride..(i + 1) * TILE * stride;
-        let (p, d_s) = (tile(&self.p), tile(&self.d_s));
+        let (p, d_s) = (tile(self.p), tile(self.d_s));
         let size = [meeting.block.keys.len(), stride];
         let d_out = rows(&self.queries.d_out[rows_of_tile.clone()]);
         let mut d_v = OfKeys { meeting, place, grad: &mut grads.d_v };
@@ -235,7 +235,7 @@ impl Buffers<'_> {
         let mut d_k = OfKeys { meeting, place, grad: &mut grads.d_k };
         multiply_all(s, Left::Plain(d_s), q, size, &mut d_k);
         let mut d_q = OfQueries { view: meeting.view, grad: &mut self.d_q[rows_of_tile], stride };
-        multiply_all(s, Left::Transposed(d_s), rows(&self.k), [meeting.tile.len(), stride], &mut d_q);
+        multiply_all(s, Left::Transposed(d_s), rows(self.k), [meeting.tile.len(), stride], &mut d_q);
     }
 }
 

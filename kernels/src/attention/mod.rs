@@ -21,6 +21,9 @@
 //! Sources: Dao 2023, "FlashAttention-2" (arXiv 2307.08691); Wang et al. 2024, "FlashMask" (arXiv 2410.01359) for the
 //! interval mask; Ainslie et al. 2023, "GQA" (arXiv 2305.13245) for shared key/value heads.
 
+// Loops that run up to a constant are unrolled, and what they index stays in registers.
+#![allow(clippy::needless_range_loop)]
+
 use std::ops::Range;
 
 mod backward;

@@ -293,7 +293,8 @@ mod tests {
         // two sequences of 60, one key that nobody sees, and two sequences too short to stand alone
         let mut end: Vec<u32> = (0..120).map(|j| (j / 60 + 1) * 60).collect();
         let mut begin: Vec<u32> = (0..120).collect();
-        (begin.push(500), end.push(3));
+        begin.push(500);
+        end.push(3);
         for first in [120, 130] {
             begin.extend(first..first + 10);
             end.extend([first + 10; 10]);

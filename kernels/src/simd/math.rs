@@ -87,7 +87,7 @@ pub fn exp_moderate<S: Simd>(s: S, x: S::V) -> S::V {
 #[inline(always)]
 pub fn exp2_moderate<S: Simd>(s: S, x: S::V) -> S::V {
     const P: [f32; 6] =
-        [0.693_147_2, 0.240_226_5, 0.055_503_27, 0.009_618_057, 0.001_340_042_8, 1.546_144_5e-4];
+        [std::f32::consts::LN_2, 0.240_226_5, 0.055_503_27, 0.009_618_057, 0.001_340_042_8, 1.546_144_5e-4];
     let n = s.sub(s.add(x, s.splat(ROUND)), s.splat(ROUND));
     let rest = s.sub(x, n);
     let y = s.mul_add(rest, polynomial(s, rest, s.mul(rest, rest), P), s.splat(1.0));
