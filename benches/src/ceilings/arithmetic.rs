@@ -13,7 +13,7 @@ use crate::clock::seconds;
 
 /// The instruction that limits a kernel.
 ///
-/// Another one (a dot product of bf16 pairs) is a variant here, a loop like [`MultiplyAdds`] below, and `None` on the
+/// Another one (a dot product of bf16 pairs) is a variant here, a loop like `MultiplyAdds` below, and `None` on the
 /// tiers that lack it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
