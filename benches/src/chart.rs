@@ -13,7 +13,7 @@ const GRID: RGBColor = RGBColor(236, 236, 236);
 const SIZE: (u32, u32) = (1000, 600);
 const LEGEND: u32 = 210;
 /// Least and most operations per byte.
-const INTENSITY: (f64, f64) = (0.03, 1000.0);
+const INTENSITY: (f64, f64) = (0.03, 10_000.0);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
@@ -124,7 +124,7 @@ fn ceilings(c: &Ceilings) -> Vec<Line> {
         width: 2,
         label: format!("{name}: {gflops:.0} GFLOP/s"),
         label_at: (INTENSITY.1, gflops),
-        label_offset: (-190, -16),
+        label_offset: (-140, -16),
     };
     let slopes = [
         // below its line, and above it

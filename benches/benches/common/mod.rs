@@ -5,7 +5,7 @@ use kernels::Isa;
 use prompt_tuning_benches::{cases, is_test, peers};
 
 /// Every case that `filter` names; as a test only those that `in_tests` names. Verified before they are timed.
-pub fn bench(c: &mut Criterion, filter: &str, in_tests: &str) {
+pub(crate) fn bench(c: &mut Criterion, filter: &str, in_tests: &str) {
     for case in cases::matching(if is_test() { in_tests } else { filter }) {
         let mut group = c.benchmark_group(case.name());
         group.sample_size(10).throughput(Throughput::Elements(case.work.flops as u64));
