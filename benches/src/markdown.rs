@@ -119,8 +119,8 @@ mod tests {
             "| avx2 f32 | 150 GFLOP/s | 75 |",
             "| memory, read (1 MB) | 20.0 GB/s | 10.0 |",
             "| matrix product | 1 | 90 % | 90 % |",
-            "| matmul | 820x768x768 | 100.0 (90 %) |  |  | 50.0 |  |",
-            "| gelu | 820x768x768 | 20.0 (90 %) |  |  | 50.0 |  |",
+            "| matmul | 820x768x768 | 100.0 (90 %) |  |  |  | 50.0 |  |",
+            "| gelu | 820x768x768 | 20.0 (90 %) |  |  |  | 50.0 |  |",
         ] {
             assert_eq!(page.matches(line).count(), 1, "{line}\n{page}");
         }

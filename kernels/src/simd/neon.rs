@@ -206,23 +206,23 @@ impl Simd for Neon {
     }
 }
 
-#[inline(always)]
-#[allow(clippy::multiple_unsafe_ops_per_block)]
-fn round_bf16_half(self, v: float32x4_t) -> float32x4_t {
-    // SAFETY: `self` proves that the CPU has the instructions.
-    unsafe {
-        let bits = vreinterpretq_u32_f32(v);
-        let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
-        let rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
-        // the carry could make an infinity of a NaN: its quiet bit is set instead
-        let quiet = vorrq_u32(bits, vdupq_n_u32(0x0040_0000));
-        let chosen = vbslq_u32(vceqq_f32(v, v), rounded, quiet);
-        vreinterpretq_f32_u32(vandq_u32(chosen, vdupq_n_u32(0xffff_0000)))
-    }
-}
-
 /// What the operations do to one register of the pair.
 impl Neon {
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn round_bf16_half(self, v: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe {
+            let bits = vreinterpretq_u32_f32(v);
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+            // the carry could make an infinity of a NaN: its quiet bit is set instead
+            let quiet = vorrq_u32(bits, vdupq_n_u32(0x0040_0000));
+            let chosen = vbslq_u32(vceqq_f32(v, v), rounded, quiet);
+            vreinterpretq_f32_u32(vandq_u32(chosen, vdupq_n_u32(0xffff_0000)))
+        }
+    }
+
     /// Up to `HALF` elements of `x`, the other lanes zero.
     #[inline(always)]
     fn load_up_to_half(self, x: &[f32]) -> float32x4_t {
