@@ -28,6 +28,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
+mod floats;
 pub mod isa;
 pub mod layer_norm;
 pub mod matmul;

@@ -137,10 +137,9 @@ impl Op for Attention {
         if let Tensors::Split(_) = self.tensors {
             let rows = [self.tensors.n_queries(), n_keys, n_keys];
             let mut d = [0, 1, 2].map(|i| empty(rows[i], widths[i]));
-            let mut i = 0;
             let into = d.each_mut().map(|d| {
-                i += 1;
-                RowsMut::of(d.get_mut().expect("nobody else has it yet"), widths[i - 1])
+                let width = d.width();
+                RowsMut::of(d.get_mut().expect("nobody else has it yet"), width)
             });
             self.backward_into(&d_y, into);
             for (node, d) in self.nodes.iter().zip(d) {

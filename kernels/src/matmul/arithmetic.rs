@@ -3,6 +3,7 @@
 //! A panel is made of *words* of 32 bits. With f32 arithmetic a word is one number. With bf16 dot products it is two
 //! neighbours in `k`, and one instruction multiplies both: twice the work for the same registers, loads and loops.
 
+use super::Precision;
 use crate::simd::Simd;
 
 /// A way to multiply.
@@ -13,6 +14,26 @@ pub(super) trait Arithmetic: Send + Sync + 'static {
     fn word<S: Simd>(s: S, first: S::V, second: S::V) -> S::V;
     /// `sum + a · b` lane by lane, for words.
     fn step<S: Simd>(s: S, a: S::V, b: S::V, sum: S::V) -> S::V;
+}
+
+/// A piece of work that can be compiled for any way to multiply.
+pub(super) trait ArithmeticOp {
+    /// What the work returns.
+    type Output;
+    /// Does the work. Implementations are `#[inline(always)]`.
+    fn eval<S: Simd, A: Arithmetic>(self, s: S) -> Self::Output;
+}
+
+impl Precision {
+    /// Does the work in the way that the instruction set has for this precision.
+    #[inline(always)]
+    pub(super) fn run<S: Simd, O: ArithmeticOp>(self, s: S, work: O) -> O::Output {
+        match self {
+            Precision::F32 => work.eval::<S, Exact>(s),
+            Precision::Bf16 if S::DOT_BF16 => work.eval::<S, Pairs>(s),
+            Precision::Bf16 => work.eval::<S, Rounded>(s),
+        }
+    }
 }
 
 /// f32 as it is.

@@ -20,6 +20,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
@@ -29,6 +30,7 @@ use super::panels::{Depth, Panels, split};
 use super::tiles::{self, Tile};
 use super::{Product, Size};
 use crate::Isa;
+use crate::floats::Floats;
 
 /// Words of a block of A: MC × KC is half of a 512 KiB L2.
 const A_BLOCK: usize = 1 << 16;
@@ -57,7 +59,7 @@ fn multiply(isa: Isa, product: Product, c: &mut [f32]) {
     let Size { m, k, n } = product.size;
     let parallel = m * k.max(1) * n > SERIAL;
     let panels = Panels::new(isa, &product);
-    with_scratch(&A_PACKED, panels.count() * panels.stride(), |a_packed| {
+    with_scratch(&A_PACKED, [panels.count() * panels.stride()], |[a_packed]| {
         let pack = |(i, panel): (usize, &mut [f32])| isa.run(PackRows { product, panels, i, panel });
         match parallel {
             true => a_packed.par_chunks_mut(panels.stride()).enumerate().for_each(pack),
@@ -104,12 +106,9 @@ impl Strip<'_> {
         let n_blocks = tile.panels.len().div_ceil(per_block);
         let n_columns = tile.width().next_multiple_of(nr);
         let kept = n_blocks > 1;
-        let b_words =
-            panels.words(if kept { panels.size.k } else { panels.kc }) * if kept { n_columns } else { nr };
-        let b_words = b_words.next_multiple_of(LINE);
+        let (depth, columns) = if kept { (panels.size.k, n_columns) } else { (panels.kc, nr) };
         let partial = per_block.min(tile.panels.len()) * panels.shape.mr * n_columns;
-        with_scratch(&B_PACKED, b_words + partial, |scratch| {
-            let (b_packed, partial) = scratch.split_at_mut(b_words);
+        with_scratch(&B_PACKED, [panels.words(depth) * columns, partial], |[b_packed, partial]| {
             let mut buffers = Buffers { b_packed, kept, partial };
             for (i, block) in split(tile.panels.clone(), n_blocks).enumerate() {
                 self.loops_4_and_2(&mut tile, block, i == 0, &mut buffers);
@@ -173,25 +172,18 @@ struct Buffers<'s> {
 }
 
 thread_local! {
-    static A_PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    static B_PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static A_PACKED: RefCell<Floats> = RefCell::default();
+    static B_PACKED: RefCell<Floats> = RefCell::default();
 }
 
-/// Numbers of a cache line.
-const LINE: usize = 16;
-
-/// A buffer of this thread that is kept for the next time, at the start of a cache line. It is taken out meanwhile: a
-/// thread that waits for others may be given another product to compute.
-fn with_scratch(
-    kept: &'static std::thread::LocalKey<RefCell<Vec<f32>>>,
-    len: usize,
-    work: impl FnOnce(&mut [f32]),
+/// Pieces of the memory of this thread. It is taken out meanwhile: a thread that waits for others may be given another
+/// product to compute.
+fn with_scratch<const N: usize>(
+    kept: &'static LocalKey<RefCell<Floats>>,
+    lengths: [usize; N],
+    work: impl FnOnce([&mut [f32]; N]),
 ) {
-    let mut buffer = kept.take();
-    if buffer.len() < len + LINE {
-        buffer = vec![0.0; len + LINE];
-    }
-    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>());
-    work(&mut buffer[start..start + len]);
-    kept.set(buffer);
+    let mut floats = kept.take();
+    work(floats.pieces(lengths));
+    kept.set(floats);
 }

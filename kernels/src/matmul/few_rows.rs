@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::arithmetic::{Arithmetic, Exact, Rounded};
 use super::tiles::{self, Tile};
 use super::{Element, Elements, Order, Precision, Product, Size, load_up_to, store_up_to};
 use crate::Isa;
@@ -55,60 +56,41 @@ impl SimdOp for Task<'_, '_> {
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         match (self.product.b, self.product.precision) {
-            (Elements::F32(b), Precision::F32) => self.from(s, b, F32),
-            (Elements::F16(b), Precision::F32) => self.from(s, b, F32),
-            (Elements::F32(b), Precision::Bf16) => self.from(s, b, Bf16),
-            (Elements::F16(b), Precision::Bf16) => self.from(s, b, Bf16),
-            (Elements::Bf16(b), _) => self.from(s, b, F32), // already what it would be rounded to
+            (Elements::F32(b), Precision::F32) => self.from::<S, _, Exact>(s, b),
+            (Elements::F16(b), Precision::F32) => self.from::<S, _, Exact>(s, b),
+            (Elements::F32(b), Precision::Bf16) => self.from::<S, _, Rounded>(s, b),
+            (Elements::F16(b), Precision::Bf16) => self.from::<S, _, Rounded>(s, b),
+            (Elements::Bf16(b), _) => self.from::<S, _, Exact>(s, b), // already what it would be rounded to
         }
     }
 }
 
 impl Task<'_, '_> {
     #[inline(always)]
-    fn from<S: Simd, E: Element, R: Round>(self, s: S, b: &[E], _: R) {
+    fn from<S: Simd, E: Element, A: Arithmetic>(self, s: S, b: &[E]) {
         let Task { product, mut tile } = self;
         if product.size.k == 0 {
             tile.rows.iter_mut().for_each(|row| row.fill(0.0));
         }
         let factors = Factors { a: product.a, b, size: product.size };
         match (product.order, tile.rows.len()) {
-            (Order::Transposed, 1) => dots::<S, E, R, 1, 1>(s, &factors, &mut tile),
-            (Order::Transposed, 2) => dots::<S, E, R, 2, 4>(s, &factors, &mut tile),
-            (Order::Transposed, 3..=4) => dots::<S, E, R, 4, 2>(s, &factors, &mut tile),
-            (Order::Transposed, _) => dots::<S, E, R, 8, 1>(s, &factors, &mut tile),
-            (Order::RowMajor, 1) => axpys::<S, E, R, 1, 4>(s, &factors, &mut tile),
-            (Order::RowMajor, 2) => axpys::<S, E, R, 2, 4>(s, &factors, &mut tile),
-            (Order::RowMajor, 3..=4) => axpys::<S, E, R, 4, 2>(s, &factors, &mut tile),
-            (Order::RowMajor, _) => axpys::<S, E, R, 8, 2>(s, &factors, &mut tile),
+            (Order::Transposed, 1) => dots::<S, E, A, 1, 1>(s, &factors, &mut tile),
+            (Order::Transposed, 2) => dots::<S, E, A, 2, 4>(s, &factors, &mut tile),
+            (Order::Transposed, 3..=4) => dots::<S, E, A, 4, 2>(s, &factors, &mut tile),
+            (Order::Transposed, _) => dots::<S, E, A, 8, 1>(s, &factors, &mut tile),
+            (Order::RowMajor, 1) => axpys::<S, E, A, 1, 4>(s, &factors, &mut tile),
+            (Order::RowMajor, 2) => axpys::<S, E, A, 2, 4>(s, &factors, &mut tile),
+            (Order::RowMajor, 3..=4) => axpys::<S, E, A, 4, 2>(s, &factors, &mut tile),
+            (Order::RowMajor, _) => axpys::<S, E, A, 8, 2>(s, &factors, &mut tile),
         }
         add_epilogue(s, &product, &mut tile);
     }
 }
 
-/// What is done with a weight before it is multiplied.
-trait Round {
-    fn round<S: Simd>(s: S, b: S::V) -> S::V;
-}
-
-/// Nothing.
-struct F32;
-
-impl Round for F32 {
-    #[inline(always)]
-    fn round<S: Simd>(_: S, b: S::V) -> S::V {
-        b
-    }
-}
-
-/// It is rounded to bf16.
-struct Bf16;
-
-impl Round for Bf16 {
-    #[inline(always)]
-    fn round<S: Simd>(s: S, b: S::V) -> S::V {
-        s.round_bf16(b)
-    }
+/// A vector of weights as they are multiplied; of the arithmetics whose words are single numbers.
+#[inline(always)]
+fn number<S: Simd, A: Arithmetic>(s: S, b: S::V) -> S::V {
+    A::word(s, b, b)
 }
 
 /// `A[m, k]` and `B[k, n]`.
@@ -120,7 +102,7 @@ struct Factors<'a, E> {
 
 /// All columns of the tile, `COLS` at a time, for up to `ROWS` rows.
 #[inline(always)]
-fn dots<S: Simd, E: Element, R: Round, const ROWS: usize, const COLS: usize>(
+fn dots<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const COLS: usize>(
     s: S,
     product: &Factors<E>,
     tile: &mut Tile,
@@ -139,7 +121,7 @@ fn dots<S: Simd, E: Element, R: Round, const ROWS: usize, const COLS: usize>(
             let column = tile.col + (j + c).min(width - 1);
             *b = &product.b[column * k..];
         }
-        let sums = dot_tile::<S, E, R, ROWS, COLS>(s, a, b);
+        let sums = dot_tile::<S, E, A, ROWS, COLS>(s, a, b);
         for (row, sums) in tile.rows.iter_mut().zip(sums) {
             for (c, sum) in row[j..].iter_mut().zip(sums) {
                 *c = sum;
@@ -150,7 +132,7 @@ fn dots<S: Simd, E: Element, R: Round, const ROWS: usize, const COLS: usize>(
 
 /// `ROWS` by `COLS` dot products; each `b` goes on into the columns after it. Each product adds in the same order whatever `ROWS` and `COLS` are.
 #[inline(always)]
-fn dot_tile<S: Simd, E: Element, R: Round, const ROWS: usize, const COLS: usize>(
+fn dot_tile<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const COLS: usize>(
     s: S,
     a: [&[f32]; ROWS],
     b: [&[E]; COLS],
@@ -162,7 +144,7 @@ fn dot_tile<S: Simd, E: Element, R: Round, const ROWS: usize, const COLS: usize>
         let mut b_p = [s.splat(0.0); COLS];
         for c in 0..COLS {
             s.prefetch(&b[c][b[c].len().min(p + COLUMN_AHEAD)..]);
-            b_p[c] = R::round(s, E::load(s, &b[c][p..p + S::LANES]));
+            b_p[c] = number::<S, A>(s, E::load(s, &b[c][p..p + S::LANES]));
         }
         for r in 0..ROWS {
             let a_p = s.load(&a[r][p..p + S::LANES]);
@@ -173,7 +155,7 @@ fn dot_tile<S: Simd, E: Element, R: Round, const ROWS: usize, const COLS: usize>
     }
     if whole < k {
         for c in 0..COLS {
-            let b_p = R::round(s, load_up_to(s, &b[c][whole..k]));
+            let b_p = number::<S, A>(s, load_up_to(s, &b[c][whole..k]));
             for r in 0..ROWS {
                 sums[r][c] = s.mul_add(load_up_to(s, &a[r][whole..]), b_p, sums[r][c]);
             }
@@ -190,7 +172,7 @@ fn dot_tile<S: Simd, E: Element, R: Round, const ROWS: usize, const COLS: usize>
 
 /// All rows of `B`, `DEPTH` at a time, times numbers of `A`, are added to the tile.
 #[inline(always)]
-fn axpys<S: Simd, E: Element, R: Round, const ROWS: usize, const NV: usize>(
+fn axpys<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const NV: usize>(
     s: S,
     product: &Factors<E>,
     tile: &mut Tile,
@@ -204,9 +186,9 @@ fn axpys<S: Simd, E: Element, R: Round, const ROWS: usize, const NV: usize>(
             let columns = if whole { NV * S::LANES } else { S::LANES.min(width - j) };
             let at = j..j + columns;
             if whole {
-                axpy_strip::<S, E, R, ROWS, NV>(s, product, band.clone(), tile, at);
+                axpy_strip::<S, E, A, ROWS, NV>(s, product, band.clone(), tile, at);
             } else {
-                axpy_strip::<S, E, R, ROWS, 1>(s, product, band.clone(), tile, at);
+                axpy_strip::<S, E, A, ROWS, 1>(s, product, band.clone(), tile, at);
             }
             j += columns;
         }
@@ -215,7 +197,7 @@ fn axpys<S: Simd, E: Element, R: Round, const ROWS: usize, const NV: usize>(
 
 /// Adds `B[band, columns]` to those columns (counted from the tile's first): `NV` vectors, or less than one.
 #[inline(always)]
-fn axpy_strip<S: Simd, E: Element, R: Round, const ROWS: usize, const NV: usize>(
+fn axpy_strip<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const NV: usize>(
     s: S,
     product: &Factors<E>,
     band: Range<usize>,
@@ -243,7 +225,7 @@ fn axpy_strip<S: Simd, E: Element, R: Round, const ROWS: usize, const NV: usize>
         s.prefetch(&product.b[product.b.len().min(start + columns.start + ROW_AHEAD)..]);
         let mut b_row = [s.splat(0.0); NV];
         for v in 0..NV {
-            b_row[v] = R::round(s, load_up_to(s, &b[v * S::LANES..]));
+            b_row[v] = number::<S, A>(s, load_up_to(s, &b[v * S::LANES..]));
         }
         for r in 0..ROWS {
             let a = s.splat(a[r][p]);

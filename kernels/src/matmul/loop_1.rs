@@ -1,12 +1,12 @@
-//! Loops 1: one panel of `B` against the rows of a block, a tile of `C` at a time.
+//! Loop 1: one panel of `B` against the rows of a block, a tile of `C` at a time.
 
 use std::ops::Range;
 
-use super::arithmetic::{Arithmetic, Exact, Pairs, Rounded};
+use super::arithmetic::{Arithmetic, ArithmeticOp};
 use super::pack::Ahead;
 use super::panels::{Depth, Panels, tile};
 use super::tiles::Tile;
-use super::{Precision, Product, load_up_to, store_up_to};
+use super::{Product, load_up_to, store_up_to};
 use crate::simd::{Simd, SimdOp};
 
 /// The panel of `B` that is in L1, and what it is multiplied with.
@@ -31,24 +31,23 @@ impl SimdOp for Loop1<'_, '_, '_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        match self.product.precision {
-            Precision::F32 => self.with::<S, Exact>(s),
-            Precision::Bf16 if S::DOT_BF16 => self.with::<S, Pairs>(s),
-            Precision::Bf16 => self.with::<S, Rounded>(s),
-        }
+        self.product.precision.run(s, self);
     }
 }
 
-impl Loop1<'_, '_, '_> {
+impl ArithmeticOp for Loop1<'_, '_, '_> {
+    type Output = ();
     #[inline(always)]
-    fn with<S: Simd, A: Arithmetic>(self, s: S) {
+    fn eval<S: Simd, A: Arithmetic>(self, s: S) {
         match tile::<S>() {
             (12, 2) => self.all::<S, A, 12, 2>(s),
             (6, 2) => self.all::<S, A, 6, 2>(s),
             _ => self.all::<S, A, 6, 1>(s),
         }
     }
+}
 
+impl Loop1<'_, '_, '_> {
     #[inline(always)]
     fn all<S: Simd, A: Arithmetic, const MR: usize, const NV: usize>(mut self, s: S) {
         for panel in self.block.clone() {

@@ -4,7 +4,7 @@
 //! of `NR` columns: for each step of `k` the numbers of all columns. Both are words of an [`Arithmetic`]; missing
 //! columns, and missing rows of `k`, are zero.
 
-use super::arithmetic::{Arithmetic, Exact, Pairs, Rounded};
+use super::arithmetic::{Arithmetic, ArithmeticOp};
 use super::panels::{Depth, Panels, tile};
 use super::{Element, Elements, Order, Precision, Product, Size, load_up_to};
 use crate::simd::{MAX_LANES, Simd, SimdOp};
@@ -21,18 +21,15 @@ impl SimdOp for PackRows<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        match self.product.precision {
-            Precision::F32 => self.with::<S, Exact>(s),
-            Precision::Bf16 if S::DOT_BF16 => self.with::<S, Pairs>(s),
-            Precision::Bf16 => self.with::<S, Rounded>(s),
-        }
+        self.product.precision.run(s, self);
     }
 }
 
-impl PackRows<'_> {
+impl ArithmeticOp for PackRows<'_> {
+    type Output = ();
     /// Each store is a whole vector, of which the next one overwrites the surplus.
     #[inline(always)]
-    fn with<S: Simd, A: Arithmetic>(self, s: S) {
+    fn eval<S: Simd, A: Arithmetic>(self, s: S) {
         let (rows, k) = (self.panels.rows(self.i), self.product.size.k);
         let mut at = 0;
         for p in (0..k).step_by(S::LANES) {
@@ -170,26 +167,25 @@ impl SimdOp for PackColumns<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
+        self.precision.run(s, self);
+    }
+}
+
+impl ArithmeticOp for PackColumns<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<S: Simd, A: Arithmetic>(self, s: S) {
         match self.source.b {
-            Elements::F32(b) => self.from(s, b),
-            Elements::F16(b) => self.from(s, b),
-            Elements::Bf16(b) => self.from(s, b),
+            Elements::F32(b) => self.from::<S, _, A>(s, b),
+            Elements::F16(b) => self.from::<S, _, A>(s, b),
+            Elements::Bf16(b) => self.from::<S, _, A>(s, b),
         }
     }
 }
 
 impl PackColumns<'_> {
     #[inline(always)]
-    fn from<S: Simd, E: Element>(self, s: S, b: &[E]) {
-        match self.precision {
-            Precision::F32 => self.with::<S, E, Exact>(s, b),
-            Precision::Bf16 if S::DOT_BF16 => self.with::<S, E, Pairs>(s, b),
-            Precision::Bf16 => self.with::<S, E, Rounded>(s, b),
-        }
-    }
-
-    #[inline(always)]
-    fn with<S: Simd, E: Element, A: Arithmetic>(self, s: S, b: &[E]) {
+    fn from<S: Simd, E: Element, A: Arithmetic>(self, s: S, b: &[E]) {
         match tile::<S>() {
             (_, 2) => self.pack::<S, E, A, 2>(s, b),
             _ => self.pack::<S, E, A, 1>(s, b),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::arithmetic::{Arithmetic, Exact, Pairs};
+use super::arithmetic::{Arithmetic, ArithmeticOp};
 use super::{Precision, Product, Size};
 use crate::Isa;
 use crate::simd::{MAX_LANES, Simd, SimdOp};
@@ -25,13 +25,17 @@ struct ShapeFor(Precision);
 impl SimdOp for ShapeFor {
     type Output = Shape;
     #[inline(always)]
-    fn eval<S: Simd>(self, _: S) -> Shape {
+    fn eval<S: Simd>(self, s: S) -> Shape {
+        self.0.run(s, self)
+    }
+}
+
+impl ArithmeticOp for ShapeFor {
+    type Output = Shape;
+    #[inline(always)]
+    fn eval<S: Simd, A: Arithmetic>(self, _: S) -> Shape {
         let (mr, nv) = tile::<S>();
-        let depth = match self.0 {
-            Precision::Bf16 if S::DOT_BF16 => Pairs::DEPTH,
-            _ => Exact::DEPTH,
-        };
-        Shape { mr, nr: nv * S::LANES, depth }
+        Shape { mr, nr: nv * S::LANES, depth: A::DEPTH }
     }
 }
 

@@ -45,12 +45,12 @@ pub(super) struct EvalArgs {
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
-    args.common.apply()?;
     if args.shots.iter().any(|&k| k > 0) {
         return Err(Error::Input(
             "--shots: this version evaluates without demonstrations only (--shots 0)".into(),
         ));
     }
+    args.common.apply()?;
     let task = Task::read(&args.task)?;
     let session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;

@@ -107,7 +107,7 @@ pub(super) struct TrainArgs {
     #[arg(long)]
     pub(super) overwrite: bool,
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
