@@ -1,4 +1,4 @@
-//! Up to 8 rows: a weight is used so few times that reading it is the cost, so it is read once, where it lies, in the
+//! Few rows: a weight is used so few times that reading it is the cost, so it is read once, where it lies, in the
 //! order of memory.
 //!
 //! `B` stored as `n` rows of `k`: a dot product for each column. `B` stored as `k` rows of `n`: rows of `B`, times a
@@ -15,8 +15,14 @@ use crate::Isa;
 use crate::simd::portable::round_bf16;
 use crate::simd::{Simd, SimdOp};
 
-/// Up to here this path is the faster one.
-pub(super) const MOST_ROWS: usize = 8;
+/// Up to how many rows this path is the faster one.
+pub(super) fn most_rows(order: Order) -> usize {
+    match order {
+        Order::Transposed => 16,
+        Order::RowMajor => 8,
+    }
+}
+
 /// Fewer weights than this are not worth waking a thread for.
 const SERIAL: usize = 1 << 16;
 /// Rows of `B` that are added to `C` in one pass over it.
@@ -73,15 +79,15 @@ impl Task<'_, '_> {
             tile.rows.iter_mut().for_each(|row| row.fill(0.0));
         }
         let factors = Factors { a: product.a, b, size: product.size };
-        match (product.order, tile.rows.len()) {
-            (Order::Transposed, 1) => dots::<S, E, A, 1, 1>(s, &factors, &mut tile),
-            (Order::Transposed, 2) => dots::<S, E, A, 2, 4>(s, &factors, &mut tile),
-            (Order::Transposed, 3..=4) => dots::<S, E, A, 4, 2>(s, &factors, &mut tile),
-            (Order::Transposed, _) => dots::<S, E, A, 8, 1>(s, &factors, &mut tile),
-            (Order::RowMajor, 1) => axpys::<S, E, A, 1, 4>(s, &factors, &mut tile),
-            (Order::RowMajor, 2) => axpys::<S, E, A, 2, 4>(s, &factors, &mut tile),
-            (Order::RowMajor, 3..=4) => axpys::<S, E, A, 4, 2>(s, &factors, &mut tile),
-            (Order::RowMajor, _) => axpys::<S, E, A, 8, 2>(s, &factors, &mut tile),
+        match (product.order, tile.rows.len(), S::REGISTERS) {
+            (Order::Transposed, 1, _) => dots::<S, E, A, 1, 1>(s, &factors, &mut tile),
+            (Order::Transposed, 2, _) => dots::<S, E, A, 2, 4>(s, &factors, &mut tile),
+            (Order::Transposed, 5.., 32) => dots::<S, E, A, 8, 3>(s, &factors, &mut tile),
+            (Order::Transposed, ..) => dots::<S, E, A, 4, 3>(s, &factors, &mut tile),
+            (Order::RowMajor, 1, _) => axpys::<S, E, A, 1, 4>(s, &factors, &mut tile),
+            (Order::RowMajor, 2, _) => axpys::<S, E, A, 2, 4>(s, &factors, &mut tile),
+            (Order::RowMajor, 3..=4, _) => axpys::<S, E, A, 4, 2>(s, &factors, &mut tile),
+            (Order::RowMajor, ..) => axpys::<S, E, A, 8, 2>(s, &factors, &mut tile),
         }
         add_epilogue(s, &product, &mut tile);
     }
@@ -100,7 +106,7 @@ struct Factors<'a, E> {
     size: Size,
 }
 
-/// All columns of the tile, `COLS` at a time, for up to `ROWS` rows.
+/// All columns of the tile, `COLS` at a time: while these are in L1, the rows take turns, `ROWS` at a time.
 #[inline(always)]
 fn dots<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const COLS: usize>(
     s: S,
@@ -108,34 +114,39 @@ fn dots<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const COLS: usize
     tile: &mut Tile,
 ) {
     let k = product.size.k;
-    // rows that are not there repeat the last one and are not stored
-    let mut a = [product.a; ROWS];
-    for (r, a) in a.iter_mut().enumerate() {
-        let r = r.min(tile.rows.len() - 1);
-        *a = &product.a[r * k..(r + 1) * k];
-    }
-    let width = tile.width();
+    let (width, m) = (tile.width(), tile.rows.len());
     for j in (0..width).step_by(COLS) {
         let mut b = [product.b; COLS];
         for (c, b) in b.iter_mut().enumerate() {
             let column = tile.col + (j + c).min(width - 1);
             *b = &product.b[column * k..];
         }
-        let sums = dot_tile::<S, E, A, ROWS, COLS>(s, a, b);
-        for (row, sums) in tile.rows.iter_mut().zip(sums) {
-            for (c, sum) in row[j..].iter_mut().zip(sums) {
-                *c = sum;
+        for first in (0..m).step_by(ROWS) {
+            // rows that are not there repeat the last one and are not stored
+            let mut a = [product.a; ROWS];
+            for (r, a) in a.iter_mut().enumerate() {
+                let r = (first + r).min(m - 1);
+                *a = &product.a[r * k..(r + 1) * k];
+            }
+            let ahead = (first == 0).then_some(if ROWS <= 2 { COLUMN_AHEAD } else { COLS * k });
+            let sums = dot_tile::<S, E, A, ROWS, COLS>(s, a, b, ahead);
+            for (row, sums) in tile.rows[first..].iter_mut().zip(sums) {
+                for (c, sum) in row[j..].iter_mut().zip(sums) {
+                    *c = sum;
+                }
             }
         }
     }
 }
 
-/// `ROWS` by `COLS` dot products; each `b` goes on into the columns after it. Each product adds in the same order whatever `ROWS` and `COLS` are.
+/// `ROWS` by `COLS` dot products; each `b` goes on into the columns after it, which are asked for so far `ahead`. Each
+/// product adds in the same order whatever `ROWS` and `COLS` are.
 #[inline(always)]
 fn dot_tile<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const COLS: usize>(
     s: S,
     a: [&[f32]; ROWS],
     b: [&[E]; COLS],
+    ahead: Option<usize>,
 ) -> [[f32; COLS]; ROWS] {
     let k = a[0].len();
     let whole = k - k % S::LANES;
@@ -143,7 +154,9 @@ fn dot_tile<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const COLS: u
     for p in (0..whole).step_by(S::LANES) {
         let mut b_p = [s.splat(0.0); COLS];
         for c in 0..COLS {
-            s.prefetch(&b[c][b[c].len().min(p + COLUMN_AHEAD)..]);
+            if let Some(ahead) = ahead {
+                s.prefetch(&b[c][b[c].len().min(p + ahead)..]);
+            }
             b_p[c] = number::<S, A>(s, E::load(s, &b[c][p..p + S::LANES]));
         }
         for r in 0..ROWS {
