@@ -110,6 +110,22 @@ fn linear_in_both_layouts_with_bias_and_residual() {
     }
 }
 
+#[test]
+fn a_trained_linear_layer_has_gradients_of_weight_and_bias() {
+    for layout in [Layout::OutIn, Layout::InOut] {
+        let shape = if layout == Layout::OutIn { [3, 5] } else { [5, 3] };
+        let at = move |w: &[f64], i: usize, o: usize| {
+            if layout == Layout::OutIn { w[o * 5 + i] } else { w[i * 3 + o] }
+        };
+        let forward =
+            |t: &Tape, v: &[Value]| ops::linear(t, &v[0], &Linear::trained(&v[1], layout, Some(&v[2])), None);
+        check("trained", &[&[4, 5], &shape, &[3]], &forward, &|v| {
+            let y = product(&v[0], 5, 3, &|i, o| at(&v[1], i, o));
+            y.iter().enumerate().map(|(i, y)| y + v[2][i % 3]).collect()
+        });
+    }
+}
+
 /// LayerNorm of one row.
 fn normalised(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
     let n = x.len() as f64;
@@ -412,4 +428,52 @@ fn a_value_that_reaches_the_loss_by_no_path_has_a_zero_gradient() {
     let mut grads = tape.backward(&loss);
     assert_eq!(grads.take(&a).f32s(), [2.0, 2.0]);
     assert_eq!(grads.take(&b).f32s(), [0.0, 0.0]);
+}
+
+#[test]
+fn matrices_are_joined_and_taken_apart() {
+    check("stack", &[&[2, 3], &[4, 3]], &|t, v| ops::stack(t, &v[0], &v[1]), &|v| [&*v[0], &v[1]].concat());
+    check("beside", &[&[3, 2], &[3, 4]], &|t, v| ops::beside(t, &v[0], &v[1]), &|v| {
+        v[0].chunks(2).zip(v[1].chunks(4)).flat_map(|(a, b)| [a, b].concat()).collect()
+    });
+    check("columns", &[&[3, 5]], &|t, v| ops::columns(t, &v[0], 1..4), &|v| {
+        v[0].chunks(5).flat_map(|row| row[1..4].to_vec()).collect()
+    });
+}
+
+#[test]
+fn tanh_of_anything() {
+    check("tanh", &[&[3, 4]], &|t, v| ops::tanh(t, &v[0]), &|v| v[0].iter().map(|x| x.tanh()).collect());
+}
+
+/// `x` holds the gates' parts of the input; one direction.
+fn lstm(v: &[Vec<f64>], width: usize, times: &[usize]) -> Vec<f64> {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let (mut h, mut c) = (vec![0.0; width], vec![0.0; width]);
+    let mut out = vec![0.0; times.len() * width];
+    for &t in times {
+        let gate = |k: usize, j: usize| {
+            let row = k * width + j;
+            let recurrent: f64 = (0..width).map(|i| v[1][row * width + i] * h[i]).sum();
+            v[0][t * 4 * width + row] + recurrent + v[2][row]
+        };
+        let new: Vec<[f64; 4]> = (0..width).map(|j| [0, 1, 2, 3].map(|k| gate(k, j))).collect();
+        for (j, [i, f, g, o]) in new.into_iter().enumerate() {
+            c[j] = sigmoid(f) * c[j] + sigmoid(i) * g.tanh();
+            h[j] = sigmoid(o) * c[j].tanh();
+        }
+        out[t * width..][..width].copy_from_slice(&h);
+    }
+    out
+}
+
+#[test]
+fn lstm_in_both_directions() {
+    let (width, times) = (3, [0, 1, 2, 3, 4]);
+    let shapes: [&[usize]; 3] = [&[5, 12], &[12, 3], &[12]];
+    let back: Vec<usize> = times.into_iter().rev().collect();
+    for (direction, times) in [(ops::Direction::Forward, &times[..]), (ops::Direction::Backward, &back)] {
+        let forward = |t: &Tape, v: &[Value]| ops::lstm(t, &v[0], &v[1], &v[2], direction);
+        check("lstm", &shapes, &forward, &|v| lstm(v, width, times));
+    }
 }
