@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::read::Keys;
 use crate::rope::Rope;
-use crate::{Error, Result};
+use crate::{Error, Family, Result};
 
 /// Which code runs a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,15 @@ pub enum Architecture {
     Gpt2,
     /// Llama, SmolLM2, Qwen2, Mistral ([`crate::llama`]).
     Llama,
+}
+
+impl Architecture {
+    /// How models of this architecture read, and where they answer.
+    pub fn family(self) -> Family {
+        match self {
+            Architecture::Gpt2 | Architecture::Llama => Family::Causal,
+        }
+    }
 }
 
 /// What `config.json` and `generation_config.json` say, in one vocabulary for all architectures.

@@ -238,7 +238,7 @@ impl Decoder<'_> {
             return self.all_again(live.iter().map(|&i| rows[i].as_slice()));
         }
         let forest = Forest::from_rows(live.iter().map(|&i| rows[i].as_slice()));
-        let mut ends: Vec<(u32, usize)> = forest.ends.iter().copied().zip(live.iter().copied()).collect();
+        let mut ends: Vec<(u32, usize)> = forest.ends().zip(live.iter().copied()).collect();
         ends.sort_unstable();
         live.iter_mut().zip(&ends).for_each(|(live, &(_, i))| *live = i);
         let outputs: Arc<[u32]> = ends.iter().map(|&(end, _)| end).collect();
@@ -274,7 +274,7 @@ impl Decoder<'_> {
         let forest = Forest::from_rows(rows);
         let step = Step { positions: &forest.positions, mask: &forest.mask, outputs: None, cache: None };
         let hidden = Value::constant(self.hidden(&forest.sources, step));
-        let ends: Arc<[u32]> = forest.ends.as_slice().into();
+        let ends: Arc<[u32]> = forest.ends().collect();
         autograd::ops::gather_rows(&Tape::new(), &hidden, &ends).tensor().clone()
     }
 

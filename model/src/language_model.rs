@@ -12,7 +12,7 @@ use tensor::{Checkpoint, Frozen, Tensor};
 use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
-use crate::{Architecture, Config, Error, KvCache, PackedBatch, Result};
+use crate::{Architecture, Config, Error, Family, KvCache, PackedBatch, Result};
 
 /// The tokens of one call of [`LanguageModel::hidden`].
 #[derive(Debug)]
@@ -84,6 +84,11 @@ impl LanguageModel {
     /// What shape the model has.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How it reads, and where it answers.
+    pub fn family(&self) -> Family {
+        self.config.architecture.family()
     }
 
     /// The file or files of the weights.

@@ -1,7 +1,7 @@
 //! Language models from Hugging Face folders, with weights where they lie in the checkpoint.
 //!
-//! Reading order: [`forest`] (how rows of tokens become a batch without padding), [`config`], then [`gpt2`] beside
-//! [`llama`] (the same items in the same order), [`language_model`] (what the rest of the world uses), [`cache`] and
+//! Reading order: [`row`], [`forest`] and [`packed`] (how rows of tokens become a batch without padding), [`config`],
+//! then [`gpt2`] beside [`llama`] (the same items in the same order), [`language_model`] (what the rest of the world uses), [`cache`] and
 //! [`mod@generate`].
 
 #![forbid(unsafe_code)]
@@ -15,8 +15,10 @@ pub mod generate;
 pub mod gpt2;
 pub mod language_model;
 pub mod llama;
+pub mod packed;
 mod read;
 pub mod rope;
+pub mod row;
 pub mod sample;
 pub mod tokenizer;
 
@@ -24,8 +26,10 @@ pub use autograd::ops::Source;
 pub use cache::KvCache;
 pub use config::{Architecture, Config};
 pub use error::{Error, Result};
-pub use forest::{Forest, PackedBatch, Row};
+pub use forest::Forest;
 pub use generate::{FinishReason, Generated, Hooks, generate};
 pub use language_model::{LanguageModel, Step};
+pub use packed::PackedBatch;
+pub use row::{Family, Prediction, Row};
 pub use sample::Sampling;
 pub use tokenizer::Tokenizer;

@@ -12,6 +12,7 @@ use crate::{Error, Result};
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     eos: Option<u32>,
+    mask: Option<u32>,
     /// For tokenizers that put a space in front of every text: tokens of [`BEFORE_ENCODED`] and [`BEFORE_DECODED`].
     before: Option<[Vec<u32>; 2]>,
 }
@@ -38,8 +39,10 @@ impl Tokenizer {
         let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| invalid(e.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
-        let eos = eos_token(folder)?.and_then(|token| inner.token_to_id(&token));
-        let mut tokenizer = Tokenizer { inner, eos, before: None };
+        let id = |token: Option<String>| token.and_then(|token| inner.token_to_id(&token));
+        let eos = id(special_token(folder, "eos_token")?);
+        let mask = id(special_token(folder, "mask_token")?.or_else(|| Some("[MASK]".into())));
+        let mut tokenizer = Tokenizer { inner, eos, mask, before: None };
         let first = tokenizer.encode("a", false)?.first().and_then(|&id| tokenizer.token(id));
         if first.is_some_and(|token| token.starts_with(WORD_START)) {
             tokenizer.before =
@@ -115,17 +118,22 @@ impl Tokenizer {
     pub fn eos(&self) -> Option<u32> {
         self.eos
     }
+
+    /// The token that stands for another which is to be guessed: the one the folder names, else `[MASK]`.
+    pub fn mask(&self) -> Option<u32> {
+        self.mask
+    }
 }
 
-/// `eos_token` of the files beside the tokenizer: a string, or an object with its `content`.
-fn eos_token(folder: &Path) -> Result<Option<String>> {
+/// A token that the files beside the tokenizer name: a string, or an object with its `content`.
+fn special_token(folder: &Path, key: &str) -> Result<Option<String>> {
     for name in ["tokenizer_config.json", "special_tokens_map.json"] {
         let path = folder.join(name);
         if !path.is_file() {
             continue;
         }
         let keys = Keys::open(&path)?;
-        let token = keys.get("eos_token");
+        let token = keys.get(key);
         let token = token.and_then(|t| t.as_str().or_else(|| t.get("content").and_then(Value::as_str)));
         if let Some(token) = token {
             return Ok(Some(token.into()));

@@ -14,7 +14,7 @@ use kernels::matmul::{Layout, reference as matmul};
 use kernels::rms_norm::reference as rms_norm;
 use kernels::rope::reference as rope;
 use kernels::testing::{Rng, Tolerance, close};
-use prompt_tuning_model::{LanguageModel, Row, Source};
+use prompt_tuning_model::{LanguageModel, Prediction, Row, Source};
 
 const SHAPE: Shape = Shape { d_model: 12, n_layers: 2, n_heads: 2, n_kv_heads: 1, d_ff: 20, vocab_size: 17 };
 const N_SOFT: usize = 3;
@@ -117,14 +117,13 @@ fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f6
         };
         let embeds: Vec<f64> = row.tokens.iter().flat_map(embed).collect();
         let hidden = forward(m, &embeds);
-        let at = |p: usize| {
-            let Source::Text(token) = row.tokens[p] else { panic!("scored tokens are text") };
+        let at = |&Prediction { at, token }: &Prediction| {
             let mut logits = vec![0.0; v];
             let head = matmul::Shape { layout: Layout::OutIn, n_in: d, n_out: v };
-            matmul::forward(&hidden[(p - 1) * d..][..d], (&table, head), None, None, &mut logits);
+            matmul::forward(&hidden[at * d..][..d], (&table, head), None, None, &mut logits);
             cross_entropy::loss(&logits, &[(token as usize, f64::from(row.weight))])
         };
-        row.scored.clone().map(at).sum()
+        row.scored.iter().map(at).sum()
     };
     rows.iter().map(of_row).sum()
 }
@@ -132,12 +131,13 @@ fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f6
 fn check(name: &str, m: &Synthetic, forward: Forward, table: &str) {
     let row = |text: &[u32], n_scored: usize, weight: f32| {
         let tokens = sources(N_SOFT, text);
-        Row { scored: tokens.len() - n_scored..tokens.len(), tokens, weight }
+        let start = tokens.len() - n_scored;
+        Row::causal(tokens, start, weight)
     };
     let mut rows = vec![row(&[4, 9, 1, 16], 2, 0.4), row(&[4, 9, 2], 1, 0.7), row(&[8, 0], 1, 0.3)];
     // soft tokens within the text, one of them twice in the batch
     rows[2].tokens.insert(4, Source::Soft(1));
-    rows[2].scored = 5..6;
+    rows[2].scored[0].at += 1;
 
     let folder = tempfile::tempdir().unwrap();
     m.write(folder.path());

@@ -65,7 +65,7 @@ fn loss_log_probabilities_and_prompt_gradient() {
 fn log_probabilities_of_the_base_model() {
     for f in FIXTURES.map(Fixture::open) {
         let tape = Tape::new();
-        let batch = PackedBatch::from_rows(&f.batch(0, 1.0));
+        let batch = PackedBatch::from_rows(f.model.family(), &f.batch(0, 1.0));
         let scored = f.model.score(&tape, &batch, None);
         assert!(tape.is_empty());
         for (targets, item) in batch.row_targets.iter().zip(f.expected["batch"].as_array().unwrap()) {

@@ -29,7 +29,7 @@ fn random_rows(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
         let n_scored = 1 + rng.below(3).min(tokens.len() - keep.max(1) - 1);
         let start = tokens.len() - n_scored;
         tokens[start..].iter_mut().for_each(|t| *t = Source::Text(rng.below(vocab) as u32));
-        rows.push(Row { scored: start..tokens.len(), tokens, weight: 0.1 + rng.uniform() as f32 });
+        rows.push(Row::causal(tokens, start, 0.1 + rng.uniform() as f32));
     }
     rows
 }

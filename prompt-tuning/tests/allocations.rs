@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::testing::Rng;
-use model::forest::Row;
+use model::Row;
 use model::{LanguageModel, Source};
 use prompt_tuning::SoftPrompt;
 use prompt_tuning::train::{Settings, Trainer, memory, optimizer, schedule};
@@ -102,10 +102,9 @@ fn a_step_allocates_nothing_of_a_weights_size_and_loading_copies_nothing() {
     }
     assert_eq!(model.checkpoint().copied_bytes(), 0);
 
-    let row = |i: u32| Row {
-        tokens: (0..4).map(Source::Soft).chain([i, i + 1, i + 2].map(Source::Text)).collect(),
-        scored: 6..7,
-        weight: 1.0,
+    let row = |i: u32| {
+        let tokens = (0..4).map(Source::Soft).chain([i, i + 1, i + 2].map(Source::Text)).collect();
+        Row::causal(tokens, 6, 1.0)
     };
     let rows: Vec<Row> = (0..8).map(row).collect();
     let prompt = SoftPrompt::new(4, D_MODEL, Rng(2).normals(4 * D_MODEL));

@@ -7,8 +7,7 @@ use std::sync::atomic::AtomicBool;
 use autograd::Tape;
 use kernels::matmul::Precision;
 use kernels::testing::{Tolerance, close};
-use model::LanguageModel;
-use model::forest::{PackedBatch, Row};
+use model::{LanguageModel, PackedBatch, Prediction, Row};
 use prompt_tuning::error::Result;
 use prompt_tuning::train::optimizer::Kind;
 use prompt_tuning::train::schedule::Decay;
@@ -87,8 +86,8 @@ fn base_log_probs(model: &LanguageModel, rows: &[Row], n_soft: usize) -> Vec<Vec
         .iter()
         .map(|row| Row {
             tokens: row.tokens[n_soft..].to_vec(),
-            scored: row.scored.start - n_soft..row.scored.end - n_soft,
-            weight: 1.0,
+            scored: row.scored.iter().map(|p| Prediction { at: p.at - n_soft, ..*p }).collect(),
+            ..row.clone()
         })
         .collect();
     evaluate::token_log_probs(model, None, &bare)
@@ -135,7 +134,7 @@ fn gradients_and_losses_have_the_same_bits_for_any_number_of_threads() {
             pool.install(|| {
                 let tape = Tape::new();
                 let leaf = tape.leaf(&[prompt.n_tokens, prompt.d_model], prompt.values.clone());
-                let scored = model.score(&tape, &PackedBatch::from_rows(&rows), Some(&leaf));
+                let scored = model.score(&tape, &PackedBatch::from_rows(model.family(), &rows), Some(&leaf));
                 let grad = tape.backward(&scored.loss).take(&leaf).f32s().to_vec();
                 (scored.log_probs, grad)
             })

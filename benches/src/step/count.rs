@@ -16,7 +16,7 @@
 //! left out: together below a hundredth.
 
 use autograd::ops::{Intervals, Source};
-use model::forest::PackedBatch;
+use model::PackedBatch;
 use model::{Architecture, Config};
 
 /// Operations of one step on `batch`.
@@ -73,7 +73,7 @@ fn pairs(mask: &Intervals, queries: &[u32], keys: &[u32]) -> usize {
 mod tests {
     use super::*;
     use kernels::testing::Rng;
-    use model::forest::Row;
+    use model::Row;
 
     use crate::data::Dtype;
     use crate::step::shape::{Family, Shape};
@@ -98,14 +98,14 @@ mod tests {
     fn row(soft: u32, text: &[u32]) -> Row {
         let tokens: Vec<Source> =
             (0..soft).map(Source::Soft).chain(text.iter().map(|&id| Source::Text(id))).collect();
-        let scored = tokens.len() - 1..tokens.len();
-        Row { tokens, scored, weight: 1.0 }
+        let start = tokens.len() - 1;
+        Row::causal(tokens, start, 1.0)
     }
 
     #[test]
     fn one_row_by_hand() {
         // tokens P a, then b is predicted: T = 2, R = 1, pairs 3; one layer is the first and the last
-        let batch = PackedBatch::from_rows(&[row(1, &[3, 4])]);
+        let batch = PackedBatch::from_rows(model::Family::Causal, &[row(1, &[3, 4])]);
         let projections = 2 * 8 * (8 + 2 * 2 * 8) + 2 * 8 * (2 * 8); // forward: Q = 1; backward: P's key and value
         let pairs = 8 * (4 * 2 + 8); // a sees P and a; backward only P's key is wanted
         let behind = 2 * (2 * 8 * (8 + 2 * 10));
@@ -132,7 +132,7 @@ mod tests {
             let rows: Vec<Row> = (0..1 + rng.below(6))
                 .map(|_| row(2, &(0..2 + rng.below(5)).map(|_| rng.below(3) as u32).collect::<Vec<_>>()))
                 .collect();
-            let batch = PackedBatch::from_rows(&rows);
+            let batch = PackedBatch::from_rows(model::Family::Causal, &rows);
             let n = batch.forest.len();
             let mut some = || (0..n as u32).filter(|_| rng.below(2) == 0).collect::<Vec<_>>();
             let (queries, keys) = (some(), some());

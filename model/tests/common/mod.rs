@@ -69,7 +69,7 @@ impl Fixture {
         let row = |item: &serde_json::Value| {
             let (prompt, completion) = (ids(&item["prompt_ids"]), ids(&item["completion_ids"]));
             let tokens = sources(n_soft, &[prompt.as_slice(), &completion].concat());
-            Row { scored: n_soft + prompt.len()..tokens.len(), tokens, weight }
+            Row::causal(tokens, n_soft + prompt.len(), weight)
         };
         self.expected["batch"].as_array().unwrap().iter().map(row).collect()
     }
@@ -112,7 +112,7 @@ pub fn loss_and_gradient(
     let tape = Tape::new();
     let d_model = model.config().d_model;
     let prompt = tape.leaf(&[prompt.len() / d_model, d_model], prompt);
-    let batch = PackedBatch::from_rows(rows);
+    let batch = PackedBatch::from_rows(model.family(), rows);
     let scored = model.score(&tape, &batch, Some(&prompt));
     let of_row = |row: &Vec<u32>| row.iter().map(|&t| scored.log_probs[t as usize]).collect();
     let log_probs = batch.row_targets.iter().map(of_row).collect();

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use autograd::ops::Source;
 use clap::Args;
 use serde_json::json;
 
@@ -53,8 +52,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode> {
                     why.unwrap_or_else(|| "the model's output is not a number".into()),
                 ));
             }
-            let id = |s: &Source| if let Source::Text(id) = s { Some(*id) } else { None };
-            let token_ids: Vec<u32> = row.tokens[row.scored.clone()].iter().filter_map(id).collect();
+            let token_ids: Vec<u32> = row.scored.iter().map(|p| p.token).collect();
             if args.common.json {
                 super::print_json(
                     &json!({ "log_prob": log_prob, "token_log_probs": token_log_probs, "token_ids": token_ids }),

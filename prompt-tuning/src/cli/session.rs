@@ -2,18 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use model::{LanguageModel, Tokenizer};
+use model::{LanguageModel, Row, Tokenizer};
 
 use super::Common;
 use crate::adapter::{Adapter, ModelIdentity};
 use crate::data::{self, Dataset, Example};
-use crate::encode::{Encode, Limits, PairEncoder, TaskEncoder};
+use crate::encode::{Encode, PairEncoder, Reader, TaskEncoder};
 use crate::error::{Error, Result};
 use crate::evaluate::{Candidate, Question};
 use crate::hub;
 use crate::soft_prompt::SoftPrompt;
 use crate::task::Task;
-use model::forest::Row;
 
 /// An opened model.
 pub(super) struct Session {
@@ -44,9 +43,8 @@ impl Session {
         self.tokenizer.as_ref().ok().map(|t| t as &dyn Encode)
     }
 
-    pub(super) fn limits(&self) -> Limits {
-        let config = self.model.config();
-        Limits { n_positions: config.n_positions, vocab_size: config.vocab_size }
+    pub(super) fn reader(&self) -> Reader {
+        Reader::of(self.model.config())
     }
 
     /// The prompt in `folder`, which must have been made for this model unless `force`.
@@ -65,13 +63,13 @@ impl Session {
 
     /// The encoder of a task.
     pub(super) fn task_encoder<'a>(&'a self, task: &'a Task) -> Result<TaskEncoder<'a>> {
-        TaskEncoder::new(task, self.tokenizer()?, self.limits())
+        TaskEncoder::new(task, self.tokenizer()?, self.reader())
     }
 
-    /// Rows of a file without a task: `n_soft` soft tokens, prompt, completion.
+    /// Rows of a file without a task: `n_soft` soft tokens, then what the file has.
     pub(super) fn pair_rows(&self, path: &Path, n_soft: usize) -> Result<Vec<Row>> {
         let pairs = data::read_pairs(path)?;
-        PairEncoder { tokenizer: self.encode(), n_soft, limits: self.limits() }.rows(&pairs)
+        PairEncoder { tokenizer: self.encode(), n_soft, reader: self.reader() }.rows(&pairs)
     }
 }
 

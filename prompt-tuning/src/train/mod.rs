@@ -15,8 +15,7 @@ use std::time::Instant;
 
 use autograd::Tape;
 use kernels::threads::on_pool;
-use model::LanguageModel;
-use model::forest::{PackedBatch, Row};
+use model::{LanguageModel, PackedBatch, Row};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -244,8 +243,8 @@ impl<'a> Trainer<'a> {
         for part in examples.chunks(self.settings.batch.max(1)) {
             let weight = 1.0 / scored as f32;
             let rows: Vec<Row> = part.iter().map(|&i| Row { weight, ..self.rows[i].clone() }).collect();
-            let batch = PackedBatch::from_rows(&rows);
-            computed_tokens += batch.forest.len();
+            let batch = PackedBatch::from_rows(self.model.family(), &rows);
+            computed_tokens += batch.len();
             loss += self.accumulate(&batch, &mut grad);
         }
         if !loss.is_finite() || grad.iter().any(|g| !g.is_finite()) {
@@ -266,7 +265,7 @@ impl<'a> Trainer<'a> {
             lr,
             grad_norm,
             examples: examples.len(),
-            tokens: examples.iter().map(|&i| self.rows[i].tokens.len()).sum(),
+            tokens: examples.iter().map(|&i| self.rows[i].len()).sum(),
             computed_tokens,
             seconds: start.elapsed().as_secs_f64(),
         })

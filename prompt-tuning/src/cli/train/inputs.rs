@@ -15,8 +15,7 @@ use crate::rng::Rng;
 use crate::soft_prompt::SoftPrompt;
 use crate::task::Task;
 use crate::train::{DevReport, Evaluate};
-use model::Source;
-use model::forest::Row;
+use model::{Row, Source};
 
 /// Virtual tokens when neither template nor `--prompt-length` says.
 const DEFAULT_PROMPT_LENGTH: usize = 20;
@@ -221,7 +220,8 @@ impl Inputs {
 }
 
 fn hash_row(hash: &mut Sha256, row: &Row) {
-    for source in &row.tokens {
+    hash.update((row.encoder.len() as u64).to_le_bytes());
+    for source in row.sources() {
         let (kind, id) = match source {
             Source::Text(id) => (0u8, id),
             Source::Soft(k) => (1, k),
@@ -229,6 +229,8 @@ fn hash_row(hash: &mut Sha256, row: &Row) {
         hash.update([kind]);
         hash.update(id.to_le_bytes());
     }
-    hash.update((row.scored.start as u64).to_le_bytes());
-    hash.update((row.scored.end as u64).to_le_bytes());
+    for scored in &row.scored {
+        hash.update((scored.at as u64).to_le_bytes());
+        hash.update(scored.token.to_le_bytes());
+    }
 }
