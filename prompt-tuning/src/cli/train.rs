@@ -14,6 +14,7 @@ use self::inputs::Inputs;
 use self::watch::Watch;
 use super::{Common, INTERRUPTED};
 use crate::error::{Error, Result};
+use crate::prompt_encoder;
 use crate::train::run_folder::{Existing, RunFolder};
 use crate::train::schedule::Decay;
 use crate::train::{Ending, Settings, Trainer, memory, optimizer};
@@ -46,6 +47,15 @@ pub(super) struct TrainArgs {
     /// Where the prompt starts: text:"…", vocab, labels, random, an adapter folder or a .npy file
     #[arg(long, default_value = "vocab", value_name = "INIT")]
     pub(super) init: String,
+    /// Network that makes the vectors of --method p-tuning
+    #[arg(long, value_enum, default_value_t = EncoderKind::Mlp, value_name = "NET")]
+    pub(super) encoder: EncoderKind,
+    /// Width of that network, or of --prefix-projection [default: that of the model]
+    #[arg(long, value_name = "N", value_parser = super::positive)]
+    pub(super) encoder_hidden: Option<usize>,
+    /// Layers of --encoder lstm
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = super::positive)]
+    pub(super) encoder_layers: usize,
     /// Virtual tokens [default: those of the template, else 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) prompt_length: Option<u32>,
@@ -122,6 +132,14 @@ pub(super) enum Method {
     Full,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EncoderKind {
+    /// Three linear layers
+    Mlp,
+    /// A bidirectional LSTM, then two linear layers
+    Lstm,
+}
+
 fn not_negative(text: &str) -> std::result::Result<f32, String> {
     let number = text.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0);
     number.ok_or_else(|| "a number that is not negative is needed".into())
@@ -132,7 +150,25 @@ fn above_zero(text: &str) -> std::result::Result<f32, String> {
 }
 
 impl TrainArgs {
-    fn settings(&self, n_examples: usize) -> Settings {
+    /// What is trained, on a model of this width.
+    fn method(&self, d_model: usize) -> Result<prompt_encoder::Method> {
+        let hidden = self.encoder_hidden.unwrap_or(d_model);
+        match (self.method, self.encoder) {
+            (Method::Soft, _) => Ok(prompt_encoder::Method::Soft),
+            (Method::PTuning, EncoderKind::Mlp) => Ok(prompt_encoder::Method::Mlp { hidden }),
+            (Method::PTuning, EncoderKind::Lstm) => {
+                Ok(prompt_encoder::Method::Lstm { hidden, layers: self.encoder_layers })
+            }
+            (other, _) => {
+                let name = other.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());
+                Err(Error::Input(format!(
+                    "--method {name}: this version trains soft prompts (--method soft or p-tuning)"
+                )))
+            }
+        }
+    }
+
+    fn settings(&self, n_examples: usize, method: prompt_encoder::Method) -> Settings {
         let steps_per_epoch = n_examples.div_ceil(self.batch.saturating_mul(self.accumulate)) as u64;
         Settings {
             steps: self.steps.unwrap_or(steps_per_epoch.saturating_mul(self.epochs.unwrap_or(1))),
@@ -153,6 +189,7 @@ impl TrainArgs {
             eval_every: self.eval_every,
             patience: self.patience,
             recompute: self.recompute,
+            method,
         }
     }
 
@@ -166,20 +203,15 @@ impl TrainArgs {
 }
 
 pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
-    if args.method != Method::Soft {
-        let name = args.method.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());
-        return Err(Error::Input(format!(
-            "--method {name}: this version trains soft prompts only (--method soft)"
-        )));
-    }
     args.common.apply()?;
     super::catch_interrupts();
     let inputs = Inputs::read(args)?;
-    let settings = args.settings(inputs.rows.len());
+    let method = args.method(inputs.session.model.config().d_model)?;
+    let settings = args.settings(inputs.rows.len(), method);
     // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
-    let initial = inputs.initial_prompt(args)?;
+    let initial = inputs.initial(args, method)?;
     let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(args), args.existing())?;
-    let state = if args.resume { folder.load_state()? } else { None };
+    let state = if args.resume { folder.load_state(&initial)? } else { None };
     let resumed_at = state.as_ref().map(|s| s.progress.step);
     let mut trainer = match state {
         Some(state) => Trainer::resume(&inputs.session.model, &inputs.rows, settings.clone(), state),

@@ -11,6 +11,7 @@ use crate::encode::TaskEncoder;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Question};
 use crate::init::{Init, InitContext};
+use crate::prompt_encoder::{Method, PromptEncoder};
 use crate::rng::Rng;
 use crate::soft_prompt::SoftPrompt;
 use crate::task::Task;
@@ -87,8 +88,14 @@ impl Inputs {
         Ok(Inputs { session, task: None, n_soft, rows, init, dev })
     }
 
-    /// The prompt before the first step.
-    pub(super) fn initial_prompt(&self, args: &TrainArgs) -> Result<SoftPrompt> {
+    /// What is trained, before the first step.
+    pub(super) fn initial(&self, args: &TrainArgs, method: Method) -> Result<PromptEncoder> {
+        let table = self.initial_table(args)?;
+        let out = table.d_model;
+        Ok(PromptEncoder::new(method, table, out, args.seed))
+    }
+
+    fn initial_table(&self, args: &TrainArgs) -> Result<SoftPrompt> {
         let encoder = self.task.as_ref().map(|task| self.session.task_encoder(task)).transpose()?;
         let prompt = self.init.build(&InitContext {
             n_tokens: self.n_soft,
@@ -145,7 +152,7 @@ impl Inputs {
     }
 
     /// The adapter folder's content for `prompt`, made by `steps` steps.
-    pub(super) fn adapter(&self, args: &TrainArgs, prompt: &SoftPrompt, steps: u64) -> Adapter {
+    pub(super) fn adapter(&self, args: &TrainArgs, prompt: SoftPrompt, steps: u64) -> Adapter {
         let config = self.session.model.config();
         let base = BaseModel {
             name: self.session.name.clone(),
@@ -165,7 +172,7 @@ impl Inputs {
         };
         Adapter {
             config: AdapterConfig::causal(prompt.n_tokens, &base, self.init.peft()),
-            prompt: prompt.clone(),
+            prompt,
             provenance: Some(provenance),
         }
     }

@@ -40,13 +40,12 @@ impl<'a> Watch<'a> {
         }
         let config = inputs.session.model.config();
         self.progress.note(format!(
-            "{}: {} layers, d_model {}, frozen; training {} x {} = {} numbers on {} examples",
+            "{}: {} layers, d_model {}, frozen; training {} numbers for {} virtual tokens on {} examples",
             inputs.session.name,
             config.n_layers,
             config.d_model,
-            state.prompt.n_tokens,
-            state.prompt.d_model,
-            state.prompt.values.len(),
+            state.encoder.len(),
+            inputs.n_soft,
             inputs.rows.len()
         ));
         if self.args.resume {
@@ -79,7 +78,7 @@ impl Observer for Watch<'_> {
     fn evaluated(&mut self, report: &DevReport, improved: bool, prompt: &SoftPrompt) -> Result<()> {
         self.folder.log_dev(report)?;
         if improved {
-            self.inputs.adapter(self.args, prompt, report.step).write(self.folder.path())?;
+            self.inputs.adapter(self.args, prompt.clone(), report.step).write(self.folder.path())?;
         }
         if self.args.common.json {
             return print_json(&json!({ "step": report.step, "dev": report.metrics }));
