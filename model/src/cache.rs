@@ -93,6 +93,7 @@ impl LayerCache {
             k: Rows { data: &self.k, stride: kv_width },
             v: Rows { data: &self.v, stride: kv_width },
             mask: mask.mask(),
+            bias: None,
             n_queries: q.rows(),
         };
         let mut lse = vec![0.0; heads.n_heads * q.rows()];

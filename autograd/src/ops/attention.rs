@@ -114,7 +114,7 @@ impl Tensors {
             Tensors::Fused(qkv) => [0, 1, 2].map(|i| column(qkv, i)),
             Tensors::FusedRows { qkv, q, .. } => [whole(q), column(qkv, 1), column(qkv, 2)],
         };
-        Inputs { heads, q, k, v, mask: mask.mask(), n_queries: self.n_queries() }
+        Inputs { heads, q, k, v, mask: mask.mask(), bias: None, n_queries: self.n_queries() }
     }
 }
 
