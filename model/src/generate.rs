@@ -245,7 +245,7 @@ impl Decoder<'_> {
 
         let mut cache = KvCache::new(self.model.config());
         let (positions, mask) = (&*forest.positions, &forest.mask);
-        let step = Step { positions, mask, outputs: Some(&outputs), cache: Some(&mut cache) };
+        let step = Step { positions, mask, outputs: Some(&outputs), cache: Some(&mut cache), encoded: None };
         let hidden = self.hidden(&forest.sources, step);
         let ranks = (0..live.len() as u32).collect();
         self.cached = Some(Cached { cache, seen: forest.mask.for_queries(&outputs), ranks });
@@ -264,7 +264,13 @@ impl Decoder<'_> {
         let mask = Arc::new(cached.seen.for_queries(&cached.ranks));
         let sources: Arc<[Source]> = live.iter().map(|&i| all[i].row[all[i].row.len() - 1]).collect();
         let positions: Vec<u32> = live.iter().map(|&i| all[i].row.len() as u32 - 1).collect();
-        let step = Step { positions: &positions, mask: &mask, outputs: None, cache: Some(&mut cached.cache) };
+        let step = Step {
+            positions: &positions,
+            mask: &mask,
+            outputs: None,
+            cache: Some(&mut cached.cache),
+            encoded: None,
+        };
         let hidden = self.hidden(&sources, step);
         self.cached = Some(cached);
         hidden
@@ -272,7 +278,13 @@ impl Decoder<'_> {
 
     fn all_again<'r>(&self, rows: impl Iterator<Item = &'r [Source]>) -> Tensor {
         let forest = Forest::from_rows(rows);
-        let step = Step { positions: &forest.positions, mask: &forest.mask, outputs: None, cache: None };
+        let step = Step {
+            positions: &forest.positions,
+            mask: &forest.mask,
+            outputs: None,
+            cache: None,
+            encoded: None,
+        };
         let hidden = Value::constant(self.hidden(&forest.sources, step));
         let ends: Arc<[u32]> = forest.ends().collect();
         autograd::ops::gather_rows(&Tape::new(), &hidden, &ends).tensor().clone()

@@ -42,13 +42,7 @@ impl<'a> Bias<'a> {
     }
 
     /// Writes the numbers of one head for a tile of queries and some keys: a row of [`TILE`] per key, a lane per query.
-    pub(super) fn fill(
-        &self,
-        of_head: (&[f32], i64),
-        tile: &Range<usize>,
-        keys: &[u32],
-        out: &mut [f32],
-    ) {
+    pub(super) fn fill(&self, of_head: (&[f32], i64), tile: &Range<usize>, keys: &[u32], out: &mut [f32]) {
         let queries = &self.query_positions[tile.clone()];
         let mut first = 0;
         for run in queries.chunk_by(|a, b| a + 1 == *b) {

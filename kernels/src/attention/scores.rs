@@ -81,7 +81,13 @@ pub(super) struct Finish<'a> {
 }
 
 /// Writes the bias of a query head where its scores will be. Whether there is one.
-pub(super) fn fill_bias(inputs: &Inputs, head: usize, meeting: Meeting, keys: &[u32], out: &mut [f32]) -> bool {
+pub(super) fn fill_bias(
+    inputs: &Inputs,
+    head: usize,
+    meeting: Meeting,
+    keys: &[u32],
+    out: &mut [f32],
+) -> bool {
     let Some(bias) = &inputs.bias else { return false };
     let seen = meeting.view.keys_of(0..meeting.tile.len());
     let keys = &keys[meeting.block.keys.clone()][seen.clone()];

@@ -92,11 +92,7 @@ fn attention_inputs() {
     let mask = Mask { begin: &[0, 0, 1, 2, 2, 3], end: &[4, 2, 4, 2, 4, 4] };
     let (q, k, v, d_out) = (normals(1, 60), normals(2, 36), normals(3, 36), normals(4, 60));
     let table: Vec<f32> = (0..4 * 5).map(|i| 0.3 * i as f32 % 1.7).collect();
-    let bias = Bias {
-        query_positions: &[0, 1, 2, 3, 4],
-        key_positions: &[0, 1, 2, 3, 1, 2],
-        table: &table,
-    };
+    let bias = Bias { query_positions: &[0, 1, 2, 3, 4], key_positions: &[0, 1, 2, 3, 1, 2], table: &table };
     for bias in [None, Some(bias)] {
         let inputs = attention::Inputs { heads, q: &q, k: &k, v: &v, mask, bias };
         let (d_q, d_k, d_v) = attention::backward(&inputs, &d_out);
