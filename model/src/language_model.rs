@@ -13,7 +13,7 @@ use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
 use crate::t5::{self, T5};
-use crate::{Architecture, Config, Error, Family, KvCache, PackedBatch, Result};
+use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Result};
 
 /// The tokens of one call of [`LanguageModel::hidden`].
 #[derive(Debug)]
@@ -128,10 +128,11 @@ impl LanguageModel {
         ops::embed(tape, sources, &self.embedding, prompt)
     }
 
-    /// Final hidden states of the encoder, `[tokens, d_model]`. Panics for a model without one.
-    pub fn encode(&self, tape: &Tape, embeds: &Value, positions: &[u32], mask: &Arc<Intervals>) -> Value {
+    /// What the encoder makes of its tokens, `[tokens, d_model]`. Panics for a model without one.
+    pub fn encode(&self, tape: &Tape, tokens: &Forest, prompt: Option<&Value>) -> Value {
+        let embeds = self.embed(tape, &tokens.sources, prompt);
         match &self.blocks {
-            Blocks::T5(blocks) => blocks.encode(tape, embeds, positions, mask),
+            Blocks::T5(blocks) => blocks.encode(tape, &embeds, &tokens.positions, &tokens.mask),
             Blocks::Gpt2(_) | Blocks::Llama(_) => panic!("{} has no encoder", self.config.model_type),
         }
     }
@@ -153,9 +154,11 @@ impl LanguageModel {
 
     /// The loss of a batch and the log-probability of each of its targets.
     pub fn score(&self, tape: &Tape, batch: &PackedBatch, prompt: Option<&Value>) -> Scored {
+        let states = (!batch.encoder.is_empty()).then(|| self.encode(tape, &batch.encoder, prompt));
+        let encoded = states.as_ref().map(|states| Encoded { states, mask: &batch.cross });
         let embeds = self.embed(tape, &batch.forest.sources, prompt);
         let (positions, mask) = (&*batch.forest.positions, &batch.forest.mask);
-        let step = Step { positions, mask, outputs: Some(&batch.outputs), cache: None, encoded: None };
+        let step = Step { positions, mask, outputs: Some(&batch.outputs), cache: None, encoded };
         let hidden = self.hidden(tape, &embeds, step);
         ops::cross_entropy(tape, &hidden, &self.head, &batch.targets)
     }

@@ -7,8 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+mod beam;
 pub mod cache;
 pub mod config;
+mod decoder;
 pub mod error;
 mod fingerprint;
 pub mod forest;
