@@ -80,6 +80,7 @@ impl Task<'_, '_> {
         }
         let factors = Factors { a: product.a, b, size: product.size };
         match (product.order, tile.rows.len(), S::REGISTERS) {
+            (Order::Transposed, 1, _) if size_of::<E>() == 2 => dots::<S, E, A, 1, 2>(s, &factors, &mut tile),
             (Order::Transposed, 1, _) => dots::<S, E, A, 1, 1>(s, &factors, &mut tile),
             (Order::Transposed, 2, _) => dots::<S, E, A, 2, 4>(s, &factors, &mut tile),
             (Order::Transposed, 5.., 32) => dots::<S, E, A, 8, 3>(s, &factors, &mut tile),
