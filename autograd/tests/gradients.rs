@@ -10,7 +10,7 @@ use kernels::cross_entropy::Target;
 use kernels::matmul::Layout;
 use kernels::rope::Table;
 use kernels::testing::{Rng, Tolerance, close};
-use prompt_tuning_autograd::ops::{self, Intervals, Qkv, Source};
+use prompt_tuning_autograd::ops::{self, Intervals, Qkv, Relation, RelativeBias, Source};
 use prompt_tuning_autograd::{Gradients, Linear, NodeId, Op, Tape, Value};
 use tensor::{Frozen, Tensor};
 
@@ -311,6 +311,35 @@ fn a_segment_is_what_is_in_it() {
     });
 }
 
+/// Two inputs, of which one may be a constant: recomputing gives the same bits.
+#[test]
+fn a_segment_of_two_inputs() {
+    let heads = Heads { n_heads: 1, n_kv_heads: 1, head_dim: 3, scale: 0.6 };
+    let mask = Arc::new(Intervals { begin: vec![0; 5], end: vec![4; 5] });
+    let f = move |t: &Tape, [x, e]: [&Value; 2]| {
+        ops::add(t, x, &ops::attention(t, Qkv::Split(x, e, e), heads, &mask))
+    };
+    let (x, e) = (Rng(15).normals(12), Rng(16).normals(15));
+    let gradients = |tape: Tape, learned: bool| {
+        let x = if learned {
+            tape.leaf(&[4, 3], &x)
+        } else {
+            Value::constant(Tensor::from_vec(&[4, 3], x.clone()))
+        };
+        let e = tape.leaf(&[5, 3], &e);
+        let y = ops::segment_of(&tape, [&x, &e], f.clone());
+        let loss = dot(&tape, &y, &Rng(17).normals(12));
+        let mut grads = tape.backward(&loss);
+        let d_x = learned.then(|| grads.take(&x).f32s().to_vec());
+        (d_x, grads.take(&e).f32s().to_vec())
+    };
+    for learned in [true, false] {
+        let kept = gradients(Tape::new(), learned);
+        assert!(kept.1.iter().any(|&d| d != 0.0));
+        assert_eq!(kept, gradients(Tape::recomputing(), learned));
+    }
+}
+
 #[test]
 fn rotary_positions() {
     let (positions, inv_freq) = ([0u32, 3, 7], [1.0f32, 0.1]);
@@ -332,6 +361,16 @@ fn rotary_positions() {
 
 /// All pairs, in f64. `q` has `heads` heads, `k` and `v` have `kv`.
 fn plain_attention(heads: Heads, q: &[f64], k: &[f64], v: &[f64], mask: &Intervals) -> Vec<f64> {
+    plain_biased_attention(heads, [q, k, v], mask, &|_, _, _| 0.0)
+}
+
+/// The same with `bias(head, query, key)` added to the scores.
+fn plain_biased_attention(
+    heads: Heads,
+    [q, k, v]: [&[f64]; 3],
+    mask: &Intervals,
+    bias: &dyn Fn(usize, usize, usize) -> f64,
+) -> Vec<f64> {
     let (h, kv, d) = (heads.n_heads, heads.n_kv_heads, heads.head_dim);
     let mut y = vec![0.0; q.len()];
     for i in 0..q.len() / (h * d) {
@@ -342,7 +381,8 @@ fn plain_attention(heads: Heads, q: &[f64], k: &[f64], v: &[f64], mask: &Interva
                 .filter(|&j| (mask.begin[j]..mask.end[j]).contains(&(i as u32)))
                 .collect();
             let score = |&j: &usize| {
-                f64::from(heads.scale) * q.iter().zip(key(k, j)).map(|(a, b)| a * b).sum::<f64>()
+                let dot = q.iter().zip(key(k, j)).map(|(a, b)| a * b).sum::<f64>();
+                f64::from(heads.scale) * dot + bias(head, i, j)
             };
             let p: Vec<f64> = seen.iter().map(|j| score(j).exp()).collect();
             let total: f64 = p.iter().sum();
@@ -367,6 +407,28 @@ fn attention_with_grouped_heads() {
     let forward = |t: &Tape, v: &[Value]| ops::attention(t, Qkv::Split(&v[0], &v[1], &v[2]), heads, &mask);
     check("attention", &[&[5, 12], &[5, 6], &[5, 6]], &forward, &|v| {
         plain_attention(heads, &v[0], &v[1], &v[2], &mask)
+    });
+}
+
+#[test]
+fn attention_with_relative_positions() {
+    let heads = Heads { n_heads: 2, n_kv_heads: 2, head_dim: 3, scale: 1.0 };
+    let mask = forest();
+    let (query_positions, key_positions) = ([0u32, 1, 2, 3, 2], [0u32, 1, 2, 3, 2]);
+    let table: Vec<f32> = Rng(18).normals(2 * 5);
+    let bias = RelativeBias {
+        query_positions: query_positions.into(),
+        key_positions: key_positions.into(),
+        table: table.as_slice().into(),
+    };
+    let relation = Relation { mask: mask.clone(), bias: Some(bias) };
+    let forward =
+        |t: &Tape, v: &[Value]| ops::attention(t, Qkv::Split(&v[0], &v[1], &v[2]), heads, relation.clone());
+    check("biased attention", &[&[5, 6], &[5, 6], &[5, 6]], &forward, &|v| {
+        plain_biased_attention(heads, [&v[0], &v[1], &v[2]], &mask, &|head, i, j| {
+            let behind = (i64::from(query_positions[i]) - i64::from(key_positions[j])).clamp(-2, 2);
+            f64::from(table[head * 5 + (behind + 2) as usize])
+        })
     });
 }
 

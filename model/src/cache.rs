@@ -4,9 +4,7 @@
 //! cache holds them for many sequences at once, each shared prefix stored once: who sees which key is not the cache's
 //! business but the mask's.
 
-use std::sync::Arc;
-
-use autograd::ops::{self, Intervals, Qkv};
+use autograd::ops::{self, Qkv, Relation};
 use autograd::{Tape, Value};
 use kernels::Isa;
 use kernels::attention::{self as kernel, Heads, Inputs, Rows};
@@ -19,8 +17,10 @@ use crate::Config;
 #[derive(Clone, Debug, Default)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
-    /// Tokens that every layer has.
-    n_tokens: usize,
+    /// What a decoder sees of its encoder, once per layer; empty in other models.
+    encoder: Vec<LayerCache>,
+    /// Position of every token that all layers have.
+    positions: Vec<u32>,
 }
 
 /// Keys and values of one layer, `[n, n_kv_heads * head_dim]` each.
@@ -33,26 +33,41 @@ pub(crate) struct LayerCache {
 impl KvCache {
     /// An empty cache for a model.
     pub fn new(config: &Config) -> KvCache {
-        KvCache { layers: vec![LayerCache::default(); config.n_layers], n_tokens: 0 }
+        let of_decoder = config.seq2seq.map(|seq2seq| seq2seq.n_decoder_layers);
+        KvCache {
+            layers: vec![LayerCache::default(); of_decoder.unwrap_or(config.n_layers)],
+            encoder: vec![LayerCache::default(); of_decoder.unwrap_or(0)],
+            positions: Vec::new(),
+        }
     }
 
     /// Number of tokens whose keys and values are there.
     pub fn len(&self) -> usize {
-        self.n_tokens
+        self.positions.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.n_tokens == 0
+        self.positions.is_empty()
     }
 
     pub(crate) fn layer(&mut self, i: usize) -> &mut LayerCache {
         &mut self.layers[i]
     }
 
-    /// Declares that all layers have appended `n` tokens.
-    pub(crate) fn advance(&mut self, n: usize) {
-        self.n_tokens += n;
+    /// Layer `i` of a decoder: its tokens, and the encoder's.
+    pub(crate) fn block(&mut self, i: usize) -> (&mut LayerCache, &mut LayerCache) {
+        (&mut self.layers[i], &mut self.encoder[i])
+    }
+
+    /// Positions of the tokens, in the order they came.
+    pub(crate) fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// Declares that all layers have appended tokens at these positions.
+    pub(crate) fn advance(&mut self, positions: &[u32]) {
+        self.positions.extend(positions);
     }
 }
 
@@ -61,17 +76,17 @@ pub(crate) fn attention(
     tape: &Tape,
     qkv: Qkv,
     heads: Heads,
-    mask: &Arc<Intervals>,
+    relation: impl Into<Relation>,
     cache: Option<&mut LayerCache>,
 ) -> Value {
     match cache {
-        Some(cache) => cache.attend(qkv, heads, mask),
-        None => ops::attention(tape, qkv, heads, mask),
+        Some(cache) => cache.attend(qkv, heads, &relation.into()),
+        None => ops::attention(tape, qkv, heads, relation),
     }
 }
 
 impl LayerCache {
-    fn attend(&mut self, qkv: Qkv, heads: Heads, mask: &Intervals) -> Value {
+    fn attend(&mut self, qkv: Qkv, heads: Heads, relation: &Relation) -> Value {
         let (width, kv_width) = (heads.n_heads * heads.head_dim, heads.n_kv_heads * heads.head_dim);
         let q = match qkv {
             Qkv::Split(q, k, v) => {
@@ -87,12 +102,34 @@ impl LayerCache {
                 }
             }
         };
+        self.look(&q, heads, relation)
+    }
+
+    /// Attention over keys and values that are the same in every step: made in the first, kept for the others.
+    pub(crate) fn attend_fixed(
+        &mut self,
+        q: &Value,
+        keys_and_values: impl FnOnce() -> (Value, Value),
+        heads: Heads,
+        relation: &Relation,
+    ) -> Value {
+        if self.k.is_empty() {
+            let (k, v) = keys_and_values();
+            self.append((constant(&k), 0), (constant(&v), 0), heads.n_kv_heads * heads.head_dim);
+        }
+        self.look(constant(q), heads, relation)
+    }
+
+    /// Attention over what is here.
+    fn look(&self, q: &Tensor, heads: Heads, relation: &Relation) -> Value {
+        let (width, kv_width) = (heads.n_heads * heads.head_dim, heads.n_kv_heads * heads.head_dim);
         let inputs = Inputs {
             heads,
             q: Rows { data: q.f32s(), stride: width },
             k: Rows { data: &self.k, stride: kv_width },
             v: Rows { data: &self.v, stride: kv_width },
-            mask: mask.mask(),
+            mask: relation.mask.mask(),
+            bias: relation.bias(),
             n_queries: q.rows(),
         };
         let mut lse = vec![0.0; heads.n_heads * q.rows()];

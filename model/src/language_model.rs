@@ -12,7 +12,8 @@ use tensor::{Checkpoint, Frozen, Tensor};
 use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
-use crate::{Architecture, Config, Error, Family, KvCache, PackedBatch, Result};
+use crate::t5::{self, T5};
+use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Result};
 
 /// The tokens of one call of [`LanguageModel::hidden`].
 #[derive(Debug)]
@@ -25,6 +26,17 @@ pub struct Step<'a> {
     pub outputs: Option<&'a Arc<[u32]>>,
     /// Keys and values of earlier tokens; this step's are appended. For inference only.
     pub cache: Option<&'a mut KvCache>,
+    /// What the decoder of an encoder-decoder sees of its encoder; `None` for other models.
+    pub encoded: Option<Encoded<'a>>,
+}
+
+/// What a decoder sees of its encoder.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoded<'a> {
+    /// Final hidden states of the encoder ([`LanguageModel::encode`]), `[n, d_model]`.
+    pub states: &'a Value,
+    /// Which of this step's tokens see each of them.
+    pub mask: &'a Arc<Intervals>,
 }
 
 /// A frozen causal language model over a memory-mapped checkpoint.
@@ -42,6 +54,7 @@ pub struct LanguageModel {
 enum Blocks {
     Gpt2(Gpt2),
     Llama(Llama),
+    T5(T5),
 }
 
 impl LanguageModel {
@@ -58,6 +71,9 @@ impl LanguageModel {
             }
             Architecture::Llama => {
                 (llama::embedding_name(&checkpoint), Blocks::Llama(Llama::load(&checkpoint, &config)?))
+            }
+            Architecture::T5 => {
+                (t5::embedding_name(&checkpoint), Blocks::T5(T5::load(&checkpoint, &config)?))
             }
         };
         let embedding = checkpoint.tensor(&name, &[config.vocab_size, config.d_model])?;
@@ -77,6 +93,7 @@ impl LanguageModel {
         match &mut self.blocks {
             Blocks::Gpt2(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
             Blocks::Llama(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
+            Blocks::T5(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
         }
         self.head.set_precision(precision);
     }
@@ -111,25 +128,37 @@ impl LanguageModel {
         ops::embed(tape, sources, &self.embedding, prompt)
     }
 
+    /// What the encoder makes of its tokens, `[tokens, d_model]`. Panics for a model without one.
+    pub fn encode(&self, tape: &Tape, tokens: &Forest, prompt: Option<&Value>) -> Value {
+        let embeds = self.embed(tape, &tokens.sources, prompt);
+        match &self.blocks {
+            Blocks::T5(blocks) => blocks.encode(tape, &embeds, &tokens.positions, &tokens.mask),
+            Blocks::Gpt2(_) | Blocks::Llama(_) => panic!("{} has no encoder", self.config.model_type),
+        }
+    }
+
     /// Final hidden states, norm applied: `[outputs or tokens, d_model]`.
     pub fn hidden(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
-        let (n, mut cache) = (step.positions.len(), step.cache.take());
+        let (positions, mut cache) = (step.positions, step.cache.take());
         let step = Step { cache: cache.as_deref_mut(), ..step };
         let hidden = match &self.blocks {
             Blocks::Gpt2(blocks) => blocks.forward(tape, embeds, step),
             Blocks::Llama(blocks) => blocks.forward(tape, embeds, step),
+            Blocks::T5(blocks) => blocks.forward(tape, embeds, step),
         };
         if let Some(cache) = cache {
-            cache.advance(n);
+            cache.advance(positions);
         }
         hidden
     }
 
     /// The loss of a batch and the log-probability of each of its targets.
     pub fn score(&self, tape: &Tape, batch: &PackedBatch, prompt: Option<&Value>) -> Scored {
+        let states = (!batch.encoder.is_empty()).then(|| self.encode(tape, &batch.encoder, prompt));
+        let encoded = states.as_ref().map(|states| Encoded { states, mask: &batch.cross });
         let embeds = self.embed(tape, &batch.forest.sources, prompt);
         let (positions, mask) = (&*batch.forest.positions, &batch.forest.mask);
-        let step = Step { positions, mask, outputs: Some(&batch.outputs), cache: None };
+        let step = Step { positions, mask, outputs: Some(&batch.outputs), cache: None, encoded };
         let hidden = self.hidden(tape, &embeds, step);
         ops::cross_entropy(tape, &hidden, &self.head, &batch.targets)
     }

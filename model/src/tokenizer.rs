@@ -119,6 +119,11 @@ impl Tokenizer {
         self.eos
     }
 
+    /// What T5 writes for gap `i` of a text, `<extra_id_i>`, where the vocabulary has it.
+    pub fn gap(&self, i: usize) -> Option<u32> {
+        self.inner.token_to_id(&format!("<extra_id_{i}>"))
+    }
+
     /// The token that stands for another which is to be guessed: the one the folder names, else `[MASK]`.
     pub fn mask(&self) -> Option<u32> {
         self.mask

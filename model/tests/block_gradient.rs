@@ -44,7 +44,7 @@ fn linear(
 
 fn attend(q: &[f64], k: &[f64], v: &[f64], heads: Heads) -> Vec<f64> {
     let mask = Intervals::causal(q.len() / (heads.n_heads * heads.head_dim));
-    attention::forward(&attention::Inputs { heads, q, k, v, mask: mask.mask() }).0
+    attention::forward(&attention::Inputs { heads, q, k, v, mask: mask.mask(), bias: None }).0
 }
 
 fn add(a: &[f64], b: &[f64]) -> Vec<f64> {

@@ -18,7 +18,7 @@ pub mod tanh;
 
 pub use activation::{activation, gated};
 pub use add::add;
-pub use attention::{Intervals, Qkv, attention};
+pub use attention::{Intervals, Qkv, Relation, RelativeBias, attention};
 pub use cross_entropy::{Scored, cross_entropy};
 pub use embed::{Source, add_rows, embed};
 pub use gather_rows::gather_rows;
@@ -29,5 +29,5 @@ pub use lstm::{Direction, lstm};
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use scale::scale;
-pub use segment::segment;
+pub use segment::{segment, segment_of};
 pub use tanh::tanh;

@@ -1,8 +1,8 @@
 //! A piece of the model that may be computed twice, so that little has to be remembered.
 //!
 //! ```text
-//! forward    y = f(x), recording nothing
-//! backward   y = f(x) once more on a tape of its own, then d_x from d_y along that tape
+//! forward    y = f(x, …), recording nothing
+//! backward   y = f(x, …) once more on a tape of its own, then d_x, … from d_y along that tape
 //! ```
 //! Remembers `x` and `f`. With one segment per block, a batch costs the memory of one block and of the inputs of the
 //! others, and one more forward pass. The second pass does the same operations on the same numbers, and gradients are
@@ -15,24 +15,38 @@ use crate::{Gradients, Op, Tape, Value};
 
 /// `f(x)`: recorded as one operation if the tape recomputes, else operation by operation.
 pub fn segment(tape: &Tape, x: &Value, f: impl Fn(&Tape, &Value) -> Value + 'static) -> Value {
-    if !tape.recomputes() {
-        return f(tape, x);
-    }
-    let y = f(&Tape::new(), &Value::constant(x.tensor().clone()));
-    tape.record(y.tensor().clone(), &[x], || Segment { x: x.clone(), f })
+    segment_of(tape, [x], move |tape, [x]| f(tape, x))
 }
 
-struct Segment<F> {
-    x: Value,
+/// As [`segment`] with several inputs.
+pub fn segment_of<const N: usize>(
+    tape: &Tape,
+    inputs: [&Value; N],
+    f: impl Fn(&Tape, [&Value; N]) -> Value + 'static,
+) -> Value {
+    if !tape.recomputes() {
+        return f(tape, inputs);
+    }
+    let constants = inputs.map(|x| Value::constant(x.tensor().clone()));
+    let y = f(&Tape::new(), constants.each_ref());
+    tape.record(y.tensor().clone(), &inputs, || Segment { inputs: inputs.map(Value::clone), f })
+}
+
+struct Segment<F, const N: usize> {
+    inputs: [Value; N],
     f: F,
 }
 
-impl<F: Fn(&Tape, &Value) -> Value> Op for Segment<F> {
+impl<F: Fn(&Tape, [&Value; N]) -> Value, const N: usize> Op for Segment<F, N> {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
         let tape = Tape::new();
-        let x = tape.leaf_of(self.x.clone());
-        let y = (self.f)(&tape, &x);
+        // a constant stays one: nothing is recorded on its way
+        let again = |x: &Value| if x.node().is_some() { tape.leaf_of(x.clone()) } else { x.clone() };
+        let inputs = self.inputs.each_ref().map(again);
+        let y = (self.f)(&tape, inputs.each_ref());
         let mut inner = tape.backward_from(&y, d_y);
-        grads.add(self.x.node(), || inner.take(&x));
+        for (outer, inner_value) in self.inputs.iter().zip(&inputs) {
+            grads.add(outer.node(), || inner.take(inner_value));
+        }
     }
 }
