@@ -14,12 +14,11 @@
 
 use std::cmp::Ordering;
 
-use autograd::Value;
 use kernels::{Isa, cross_entropy};
 
 use crate::decoder::{Decoder, Line};
 use crate::generate::{FinishReason, Options, Row};
-use crate::{LanguageModel, Result, Source};
+use crate::{LanguageModel, Prompt, Result, Source};
 
 /// A finished continuation.
 pub(crate) struct Finished {
@@ -58,7 +57,7 @@ struct Continuation {
 pub(crate) fn search(
     model: &LanguageModel,
     rows: &[Row],
-    prompt: Option<&Value>,
+    prompt: Option<&Prompt>,
     options: &Options,
 ) -> Result<Vec<Option<Finished>>> {
     let mut searches: Vec<Search> = rows.iter().map(|row| Search::new(row, options)).collect();

@@ -46,6 +46,7 @@ impl Architecture {
     pub fn family(self) -> Family {
         match self {
             Architecture::Gpt2 | Architecture::Llama => Family::Causal,
+            Architecture::T5 => Family::Seq2Seq,
         }
     }
 }
@@ -139,6 +140,16 @@ impl Config {
     pub fn heads(&self) -> Heads {
         let Config { n_heads, n_kv_heads, head_dim, .. } = *self;
         Heads { n_heads, n_kv_heads, head_dim, scale: (head_dim as f32).sqrt().recip() }
+    }
+
+    /// Layers that a tuned prefix has keys and values for: those of the decoder, if there is one.
+    pub fn n_prefix_layers(&self) -> usize {
+        self.seq2seq.map_or(self.n_layers, |seq2seq| seq2seq.n_decoder_layers)
+    }
+
+    /// Width of the keys of one layer.
+    pub fn prefix_width(&self) -> usize {
+        self.n_kv_heads * self.head_dim
     }
 
     fn add_eos(&mut self, ids: Vec<u32>) {

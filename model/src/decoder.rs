@@ -17,7 +17,7 @@ use tensor::Tensor;
 
 use crate::language_model::{Encoded, Step};
 use crate::packed::cross;
-use crate::{Forest, KvCache, LanguageModel, Source};
+use crate::{Forest, KvCache, LanguageModel, Prompt, Source};
 
 /// A sequence so far.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Line<'a> {
 /// Computes the steps.
 pub(crate) struct Decoder<'a> {
     model: &'a LanguageModel,
-    prompt: Option<&'a Value>,
+    prompt: Option<&'a Prompt>,
     /// `None` before the first step, and always if there shall be no cache.
     cached: Option<Cached>,
     use_cache: bool,
@@ -47,7 +47,7 @@ struct Cached {
 
 impl<'a> Decoder<'a> {
     /// `prompt` is a constant. Without a cache, everything is computed again in every step.
-    pub(crate) fn new(model: &'a LanguageModel, prompt: Option<&'a Value>, use_cache: bool) -> Decoder<'a> {
+    pub(crate) fn new(model: &'a LanguageModel, prompt: Option<&'a Prompt>, use_cache: bool) -> Decoder<'a> {
         Decoder { model, prompt, cached: None, use_cache }
     }
 
@@ -62,19 +62,23 @@ impl<'a> Decoder<'a> {
         order.sort_by_key(|&i| ends[i]);
         let outputs: Arc<[u32]> = order.iter().map(|&i| ends[i]).collect();
         let states = self.encode(&trees);
-        let mut cache = KvCache::new(self.model.config());
+        let (positions, mask) = trees.forest.behind(Prompt::n_ahead(self.prompt));
+        let mut cache = match self.prompt {
+            Some(Prompt::Prefix(prefix)) => KvCache::after(prefix.tensor(), self.model.config()),
+            _ => KvCache::new(self.model.config()),
+        };
         let hidden = self.hidden(
             &trees.forest.sources,
             Step {
-                positions: &trees.forest.positions,
-                mask: &trees.forest.mask,
+                positions: &positions,
+                mask: &mask,
                 outputs: Some(&outputs),
                 cache: Some(&mut cache),
                 encoded: trees.encoded(states.as_ref()),
             },
         );
         let encoded = states.map(|states| (states, trees.cross.for_queries(&outputs)));
-        self.cached = Some(Cached { cache, seen: trees.forest.mask.for_queries(&outputs), encoded });
+        self.cached = Some(Cached { cache, seen: mask.for_queries(&outputs), encoded });
         (order, hidden)
     }
 
@@ -89,7 +93,8 @@ impl<'a> Decoder<'a> {
         cached.encoded = cached.encoded.map(|(states, seen)| (states, seen.for_queries(parents)));
         let encoded = cached.encoded.as_ref().map(|(states, seen)| (states, Arc::new(seen.clone())));
         let sources: Arc<[Source]> = lines.iter().map(|line| line.tokens[line.tokens.len() - 1]).collect();
-        let positions: Vec<u32> = lines.iter().map(|line| line.tokens.len() as u32 - 1).collect();
+        let n_ahead = Prompt::n_ahead(self.prompt) as u32;
+        let positions: Vec<u32> = lines.iter().map(|line| n_ahead + line.tokens.len() as u32 - 1).collect();
         let hidden = self.hidden(
             &sources,
             Step {
@@ -107,22 +112,24 @@ impl<'a> Decoder<'a> {
     fn all_again(&self, lines: &[Line]) -> Tensor {
         let trees = Trees::of(lines);
         let states = self.encode(&trees);
-        let Forest { sources, positions, mask, .. } = &trees.forest;
+        let (positions, mask) = trees.forest.behind(Prompt::n_ahead(self.prompt));
+        let mut past = Prompt::past(self.prompt, &Tape::new(), self.model.config());
         let encoded = trees.encoded(states.as_ref());
-        let hidden = self.hidden(sources, Step { positions, mask, outputs: None, cache: None, encoded });
+        let step = Step { positions: &positions, mask: &mask, outputs: None, cache: past.as_mut(), encoded };
+        let hidden = self.hidden(&trees.forest.sources, step);
         let ends: Arc<[u32]> = trees.forest.ends().collect();
         gather_rows(&Tape::new(), &Value::constant(hidden), &ends).tensor().clone()
     }
 
     fn encode(&self, trees: &Trees) -> Option<Value> {
-        let encode = || self.model.encode(&Tape::new(), &trees.encoder, self.prompt);
+        let encode = || self.model.encode(&Tape::new(), &trees.encoder, self.prompt.and_then(Prompt::soft));
         (!trees.encoder.is_empty()).then(|| on_pool(encode))
     }
 
     fn hidden(&self, sources: &Arc<[Source]>, step: Step) -> Tensor {
         on_pool(|| {
             let tape = Tape::new();
-            let embeds = self.model.embed(&tape, sources, self.prompt);
+            let embeds = self.model.embed(&tape, sources, self.prompt.and_then(Prompt::soft));
             self.model.hidden(&tape, &embeds, step).tensor().clone()
         })
     }

@@ -2,12 +2,10 @@
 //!
 //! What a model with an encoder is given is what the encoder reads; its decoder begins with the start token alone.
 
-use autograd::Value;
-
 use crate::beam;
 use crate::decoder::{Decoder, Line};
 use crate::sample::Stream;
-use crate::{Error, LanguageModel, Result, Sampling, Source, Tokenizer};
+use crate::{Error, LanguageModel, Prompt, Result, Sampling, Source, Tokenizer};
 
 /// What to generate.
 #[derive(Clone, Debug)]
@@ -96,16 +94,16 @@ pub struct Hooks<'a> {
 pub fn generate(
     model: &LanguageModel,
     rows: &[Vec<Source>],
-    prompt: Option<&Value>,
+    prompt: Option<&Prompt>,
     options: &Options,
     hooks: Hooks,
 ) -> Result<Vec<Generated>> {
     options.check(&hooks)?;
-    let n_soft = prompt.map_or(0, |p| p.tensor().rows());
-    rows.iter().try_for_each(|row| model.check_row(row, n_soft))?;
+    rows.iter().try_for_each(|row| model.check_row(row, prompt))?;
+    let n_ahead = Prompt::n_ahead(prompt);
     // inference records nothing: the prompt enters as a constant
-    let prompt = prompt.map(|p| Value::constant(p.tensor().clone()));
-    let rows: Vec<Row> = rows.iter().map(|row| Row::new(row, model)).collect();
+    let prompt = prompt.map(Prompt::constant);
+    let rows: Vec<Row> = rows.iter().map(|row| Row::new(row, model, n_ahead)).collect();
     if options.beams > 1 {
         let found = beam::search(model, &rows, prompt.as_ref(), options)?;
         let nothing = |row: &Row| (Vec::new(), row.full(0, options));
@@ -122,7 +120,7 @@ pub fn generate(
 fn one_by_one(
     model: &LanguageModel,
     rows: &[Row],
-    prompt: Option<&Value>,
+    prompt: Option<&Prompt>,
     options: &Options,
     mut hooks: Hooks,
 ) -> Result<Vec<Generated>> {
@@ -197,8 +195,8 @@ pub(crate) struct Row<'r> {
 }
 
 impl<'r> Row<'r> {
-    fn new(row: &'r [Source], model: &LanguageModel) -> Row<'r> {
-        let n_positions = model.config().n_positions;
+    fn new(row: &'r [Source], model: &LanguageModel, n_ahead: usize) -> Row<'r> {
+        let n_positions = model.config().n_positions - n_ahead;
         match model.config().seq2seq {
             Some(of_decoder) => {
                 let start = Source::Text(of_decoder.decoder_start_token_id);

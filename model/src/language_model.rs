@@ -13,7 +13,7 @@ use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
 use crate::t5::{self, T5};
-use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Result};
+use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Prompt, Result};
 
 /// The tokens of one call of [`LanguageModel::hidden`].
 #[derive(Debug)]
@@ -153,12 +153,20 @@ impl LanguageModel {
     }
 
     /// The loss of a batch and the log-probability of each of its targets.
-    pub fn score(&self, tape: &Tape, batch: &PackedBatch, prompt: Option<&Value>) -> Scored {
-        let states = (!batch.encoder.is_empty()).then(|| self.encode(tape, &batch.encoder, prompt));
+    pub fn score(&self, tape: &Tape, batch: &PackedBatch, prompt: Option<&Prompt>) -> Scored {
+        let soft = prompt.and_then(Prompt::soft);
+        let states = (!batch.encoder.is_empty()).then(|| self.encode(tape, &batch.encoder, soft));
         let encoded = states.as_ref().map(|states| Encoded { states, mask: &batch.cross });
-        let embeds = self.embed(tape, &batch.forest.sources, prompt);
-        let (positions, mask) = (&*batch.forest.positions, &batch.forest.mask);
-        let step = Step { positions, mask, outputs: Some(&batch.outputs), cache: None, encoded };
+        let embeds = self.embed(tape, &batch.forest.sources, soft);
+        let (positions, mask) = batch.forest.behind(Prompt::n_ahead(prompt));
+        let mut past = Prompt::past(prompt, tape, &self.config);
+        let step = Step {
+            positions: &positions,
+            mask: &mask,
+            outputs: Some(&batch.outputs),
+            cache: past.as_mut(),
+            encoded,
+        };
         let hidden = self.hidden(tape, &embeds, step);
         ops::cross_entropy(tape, &hidden, &self.head, &batch.targets)
     }
@@ -169,22 +177,23 @@ impl LanguageModel {
         on_pool(|| ops::linear(&Tape::new(), &hidden, &self.head, None).tensor().clone())
     }
 
-    /// Whether the model can take this row (`n_soft` rows in the prompt).
+    /// Whether the model can take this row with this prompt.
     ///
     /// # Errors
     /// The row is empty or longer than the context window, or has a token that is not in the vocabulary or prompt.
-    pub fn check_row(&self, sources: &[Source], n_soft: usize) -> Result<()> {
+    pub fn check_row(&self, sources: &[Source], prompt: Option<&Prompt>) -> Result<()> {
         let Config { vocab_size, n_positions, .. } = self.config;
+        let (n_soft, n_ahead) = (Prompt::n_soft(prompt), Prompt::n_ahead(prompt));
         if sources.is_empty() {
             return Err(Error::Tokens("a row has no tokens; give at least one".into()));
         }
-        if sources.len() > n_positions {
-            let soft = sources.iter().filter(|s| matches!(s, Source::Soft(_))).count();
+        if n_ahead + sources.len() > n_positions {
+            let n_text = sources.iter().filter(|s| matches!(s, Source::Text(_))).count();
             return Err(Error::Tokens(format!(
-                "a row has {} tokens ({soft} of the prompt and {} of text), but the model's context window is \
+                "a row has {} tokens ({} of the prompt and {n_text} of text), but the model's context window is \
                  {n_positions}; shorten the text, the template or the prompt",
-                sources.len(),
-                sources.len() - soft,
+                n_ahead + sources.len(),
+                n_ahead + sources.len() - n_text,
             )));
         }
         let wrong = sources.iter().find_map(|source| match *source {

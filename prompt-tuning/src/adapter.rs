@@ -18,7 +18,7 @@ pub use config::{AdapterConfig, BaseModel, PeftInit};
 
 use crate::atomic;
 use crate::error::{Error, Result};
-use crate::soft_prompt::SoftPrompt;
+use crate::soft_prompt::{SoftPrompt, Widths};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -68,8 +68,8 @@ pub struct ModelIdentity<'a> {
     pub name: &'a str,
     /// Its fingerprint.
     pub fingerprint: &'a str,
-    /// Its width.
-    pub d_model: usize,
+    /// How wide its prompts are.
+    pub widths: Widths,
 }
 
 impl Adapter {
@@ -95,7 +95,7 @@ impl Adapter {
     /// # Errors
     /// Names both models.
     pub fn check(&self, folder: &Path, model: ModelIdentity, force: bool) -> Result<()> {
-        self.prompt.check(folder, model.d_model)?;
+        self.prompt.check(folder, model.widths)?;
         match &self.provenance {
             Some(made) if made.model_fingerprint != model.fingerprint && !force => {
                 let why = format!(

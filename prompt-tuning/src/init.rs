@@ -21,7 +21,7 @@ use crate::encode::Encode;
 use crate::error::{Error, Result};
 use crate::npy;
 use crate::rng::Rng;
-use crate::soft_prompt::SoftPrompt;
+use crate::soft_prompt::{SoftPrompt, Widths};
 
 /// Ids below this are the common tokens of a vocabulary sorted by frequency (Lester et al. 2021).
 const COMMON_TOKENS: usize = 5000;
@@ -199,7 +199,7 @@ pub fn read_prompt(path: &Path) -> Result<SoftPrompt> {
 
 fn existing(path: &Path, context: &InitContext) -> Result<SoftPrompt> {
     let prompt = read_prompt(path)?;
-    prompt.check(path, context.embeddings.d_model())?;
+    prompt.check(path, Widths { d_model: context.embeddings.d_model(), prefix: 0 })?;
     if prompt.n_tokens != context.n_tokens {
         let why = format!(
             "it has {} virtual tokens, but {} are asked for; make the prompt length or the template say {}",

@@ -13,11 +13,12 @@ use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::matmul::Layout;
 use kernels::threads::on_pool;
+use model::Prompt;
 use serde::{Deserialize, Serialize};
 use tensor::Tensor;
 
 use crate::rng::Rng;
-use crate::soft_prompt::SoftPrompt;
+use crate::soft_prompt::{Kind, SoftPrompt};
 
 /// What makes the prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,7 +176,12 @@ impl PromptEncoder {
     }
 
     /// The prompt, from [`PromptEncoder::leaves`] or constants in their place.
-    pub fn forward(&self, tape: &Tape, parameters: &[Value]) -> Value {
+    pub fn forward(&self, tape: &Tape, parameters: &[Value]) -> Prompt {
+        let value = self.value(tape, parameters);
+        if self.method.is_prefix() { Prompt::Prefix(value) } else { Prompt::Soft(value) }
+    }
+
+    fn value(&self, tape: &Tape, parameters: &[Value]) -> Value {
         let relu = |x: &Value| ops::activation(tape, x, Activation::Relu);
         let layer = |x: &Value, i: usize| {
             let layer = Linear::trained(&parameters[i], Layout::OutIn, Some(&parameters[i + 1]));
@@ -194,9 +200,10 @@ impl PromptEncoder {
     pub fn prompt(&self) -> SoftPrompt {
         let constant = |p: &Parameter| Value::constant(Tensor::from_vec(&p.shape, p.values.clone()));
         let parameters: Vec<Value> = self.parameters.iter().map(constant).collect();
-        let prompt = on_pool(|| self.forward(&Tape::new(), &parameters));
+        let prompt = on_pool(|| self.value(&Tape::new(), &parameters));
         let prompt = prompt.tensor();
-        SoftPrompt::new(prompt.rows(), prompt.width(), prompt.f32s().to_vec())
+        let kind = if self.method.is_prefix() { Kind::Prefix } else { Kind::Soft };
+        SoftPrompt { kind, ..SoftPrompt::new(prompt.rows(), prompt.width(), prompt.f32s().to_vec()) }
     }
 }
 

@@ -38,6 +38,13 @@ impl Intervals {
         Intervals { begin: self.begin.iter().map(at).collect(), end: self.end.iter().map(at).collect() }
     }
 
+    /// The same mask with `n` keys before the others, seen by all of `n_queries`.
+    pub fn behind(&self, n: usize, n_queries: usize) -> Intervals {
+        let begin = std::iter::repeat_n(0, n).chain(self.begin.iter().copied());
+        let end = std::iter::repeat_n(n_queries as u32, n).chain(self.end.iter().copied());
+        Intervals { begin: begin.collect(), end: end.collect() }
+    }
+
     /// As the kernels take it.
     pub fn mask(&self) -> Mask<'_> {
         Mask { begin: &self.begin, end: &self.end }

@@ -15,35 +15,32 @@ use crate::{Gradients, Op, Tape, Value};
 
 /// `f(x)`: recorded as one operation if the tape recomputes, else operation by operation.
 pub fn segment(tape: &Tape, x: &Value, f: impl Fn(&Tape, &Value) -> Value + 'static) -> Value {
-    segment_of(tape, [x], move |tape, [x]| f(tape, x))
+    segment_of(tape, &[x], move |tape, x| f(tape, &x[0]))
 }
 
 /// As [`segment`] with several inputs.
-pub fn segment_of<const N: usize>(
-    tape: &Tape,
-    inputs: [&Value; N],
-    f: impl Fn(&Tape, [&Value; N]) -> Value + 'static,
-) -> Value {
+pub fn segment_of(tape: &Tape, inputs: &[&Value], f: impl Fn(&Tape, &[Value]) -> Value + 'static) -> Value {
+    let values: Vec<Value> = inputs.iter().map(|&x| x.clone()).collect();
     if !tape.recomputes() {
-        return f(tape, inputs);
+        return f(tape, &values);
     }
-    let constants = inputs.map(|x| Value::constant(x.tensor().clone()));
-    let y = f(&Tape::new(), constants.each_ref());
-    tape.record(y.tensor().clone(), &inputs, || Segment { inputs: inputs.map(Value::clone), f })
+    let constants: Vec<Value> = values.iter().map(|x| Value::constant(x.tensor().clone())).collect();
+    let y = f(&Tape::new(), &constants);
+    tape.record(y.tensor().clone(), inputs, || Segment { inputs: values, f })
 }
 
-struct Segment<F, const N: usize> {
-    inputs: [Value; N],
+struct Segment<F> {
+    inputs: Vec<Value>,
     f: F,
 }
 
-impl<F: Fn(&Tape, [&Value; N]) -> Value, const N: usize> Op for Segment<F, N> {
+impl<F: Fn(&Tape, &[Value]) -> Value> Op for Segment<F> {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
         let tape = Tape::new();
         // a constant stays one: nothing is recorded on its way
         let again = |x: &Value| if x.node().is_some() { tape.leaf_of(x.clone()) } else { x.clone() };
-        let inputs = self.inputs.each_ref().map(again);
-        let y = (self.f)(&tape, inputs.each_ref());
+        let inputs: Vec<Value> = self.inputs.iter().map(again).collect();
+        let y = (self.f)(&tape, &inputs);
         let mut inner = tape.backward_from(&y, d_y);
         for (outer, inner_value) in self.inputs.iter().zip(&inputs) {
             grads.add(outer.node(), || inner.take(inner_value));

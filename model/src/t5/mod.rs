@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use autograd::ops::{
     self, Intervals, Qkv, Relation, RelativeBias, activation, gated, gather_rows, linear, rms_norm, scale,
-    segment, segment_of,
+    segment,
 };
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
@@ -27,7 +27,7 @@ use kernels::attention::Heads;
 use kernels::matmul::Layout;
 use tensor::{Checkpoint, Frozen};
 
-use crate::cache::{LayerCache, attention};
+use crate::cache::{LayerCache, Past, attention, run_block};
 use crate::config::Seq2Seq;
 use crate::language_model::{Encoded, Step};
 use crate::{Config, Result};
@@ -95,9 +95,6 @@ struct Pass {
     encoded: Option<Arc<Intervals>>,
 }
 
-/// Keys and values of a block, of the tokens before and of the encoder.
-type Caches<'a> = (&'a mut LayerCache, &'a mut LayerCache);
-
 /// Name of the token embedding. Files that share it between encoder and decoder may have kept another of its names.
 pub(crate) fn embedding_name(checkpoint: &Checkpoint) -> String {
     let names = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
@@ -139,7 +136,7 @@ impl T5 {
         let pass = Arc::new(self.encoder.pass(None, positions, positions, (mask, None)));
         for block in &self.encoder.block {
             let (block, pass) = (block.clone(), pass.clone());
-            x = segment(tape, &x, move |tape, x| block.forward(tape, x, None, &pass, None));
+            x = segment(tape, &x, move |tape, x| block.forward(tape, x, None, &pass, (None, None)));
         }
         self.encoder.final_layer_norm.forward(tape, &x)
     }
@@ -155,15 +152,10 @@ impl T5 {
         for (i, block) in self.decoder.block.iter().enumerate() {
             let rows = step.outputs.filter(|_| i == last);
             let pass = self.decoder.pass(rows, step.positions, &key_positions, (step.mask, Some(mask)));
-            x = match step.cache.as_mut() {
-                Some(cache) => block.forward(tape, &x, Some(states), &pass, Some(cache.block(i))),
-                None => {
-                    let block = block.clone();
-                    segment_of(tape, [&x, states], move |tape, [x, states]| {
-                        block.forward(tape, x, Some(states), &pass, None)
-                    })
-                }
-            };
+            let block = block.clone();
+            x = run_block(tape, &[&x, states], (step.cache.as_deref_mut(), i), move |tape, x, past| {
+                block.forward(tape, &x[0], Some(&x[1]), &pass, past)
+            });
         }
         let x = self.decoder.final_layer_norm.forward(tape, &x);
         if self.head_scale == 1.0 { x } else { scale(tape, &x, self.head_scale) }
@@ -246,10 +238,9 @@ impl Block {
         x: &Value,
         states: Option<&Value>,
         pass: &Pass,
-        caches: Option<Caches>,
+        (before, encoder_cache): Past,
     ) -> Value {
-        let (cache, encoder_cache) = caches.unzip();
-        let mut x = self.self_attention.among(tape, x, pass, cache);
+        let mut x = self.self_attention.among(tape, x, pass, before);
         if let (Some(attention), Some(states), Some(mask)) = (&self.enc_dec_attention, states, &pass.encoded)
         {
             x = attention.of_encoder(tape, &x, states, mask, encoder_cache);

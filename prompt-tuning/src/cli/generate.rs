@@ -12,7 +12,6 @@ use serde_json::json;
 use super::Common;
 use super::session::Session;
 use crate::error::{Error, Result};
-use crate::evaluate;
 
 /// Arguments of `generate`.
 #[derive(Debug, Args)]
@@ -63,7 +62,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     args.common.apply()?;
     let session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
-    let soft = (0..prompt.as_ref().map_or(0, |p| p.n_tokens as u32)).map(Source::Soft);
+    let soft = (0..prompt.as_ref().map_or(0, |p| p.n_soft() as u32)).map(Source::Soft);
     let texts = token_ids(args, &session)?;
     let rows: Vec<Vec<Source>> = texts
         .iter()
@@ -99,7 +98,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     }
     let mut on_token = |_: usize, id: u32| shown.token(id);
     let hooks = Hooks { tokenizer, on_token: Some(&mut on_token) };
-    let prompt = prompt.as_ref().map(evaluate::constant);
+    let prompt = prompt.as_ref().map(SoftPrompt::constant);
     let generated = generate(&session.model, &rows, prompt.as_ref(), &options, hooks)?;
     for (i, g) in generated.iter().enumerate() {
         print(args, i, &texts[i], g, shown.on)?;

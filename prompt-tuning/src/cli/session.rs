@@ -11,7 +11,7 @@ use crate::encode::{Encode, PairEncoder, Reader, TaskEncoder};
 use crate::error::{Error, Result};
 use crate::evaluate::{Candidate, Question};
 use crate::hub;
-use crate::soft_prompt::SoftPrompt;
+use crate::soft_prompt::{SoftPrompt, Widths};
 use crate::task::Task;
 
 /// An opened model.
@@ -55,7 +55,7 @@ impl Session {
         let identity = ModelIdentity {
             name: &self.name,
             fingerprint: &fingerprint,
-            d_model: self.model.config().d_model,
+            widths: Widths::of(self.model.config()),
         };
         adapter.check(folder, identity, force)?;
         Ok(Some(adapter.prompt))
