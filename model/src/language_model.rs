@@ -171,6 +171,34 @@ impl LanguageModel {
         ops::cross_entropy(tape, &hidden, &self.head, &batch.targets)
     }
 
+    /// Keys and values of every layer for the vectors of a soft prompt, `[n, 2 * layers * width]`: as a prefix they do what
+    /// the vectors do among the tokens.
+    ///
+    /// # Errors
+    /// It is an encoder-decoder: the prefix would be the decoder's, and the vectors are the encoder's.
+    pub fn prefix_like(&self, prompt: &Prompt) -> Result<Tensor> {
+        if self.family() == Family::Seq2Seq {
+            let why =
+                "a prefix of an encoder-decoder starts from numbers, as normal:0.1 or zero, not from words";
+            return Err(Error::Option(why.into()));
+        }
+        let n = Prompt::n_soft(Some(prompt)) as u32;
+        let row: Vec<Source> = (0..n).map(Source::Soft).collect();
+        let forest = match self.family() {
+            Family::Causal => Forest::from_rows([&*row]),
+            Family::Masked | Family::Seq2Seq => Forest::segments([&*row]),
+        };
+        let mut cache = KvCache::new(&self.config);
+        on_pool(|| {
+            let tape = Tape::new();
+            let embeds = self.embed(&tape, &forest.sources, prompt.constant().soft());
+            let (positions, mask) = (&forest.positions, &forest.mask);
+            let step = Step { positions, mask, outputs: None, cache: Some(&mut cache), encoded: None };
+            self.hidden(&tape, &embeds, step);
+        });
+        Ok(cache.as_prefix(&self.config))
+    }
+
     /// `[n, vocab_size]` from `[n, d_model]`. For inference; training uses [`LanguageModel::score`].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         let hidden = Value::constant(hidden.clone());

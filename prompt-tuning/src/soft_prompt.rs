@@ -94,6 +94,11 @@ impl SoftPrompt {
         }
     }
 
+    /// How many positions it takes before the first token of a row.
+    pub fn n_ahead(&self) -> usize {
+        self.n_tokens - self.n_soft()
+    }
+
     /// That a prompt read from `path` can be used: it has tokens, numbers, and the width of the model.
     pub(crate) fn check(&self, path: &Path, widths: Widths) -> Result<()> {
         let width = widths.get(self.kind);

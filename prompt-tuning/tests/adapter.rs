@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kernels::testing::{Tolerance, close};
+use model::Family;
 use prompt_tuning::adapter::{Adapter, AdapterConfig, BaseModel, ModelIdentity, PeftInit, Provenance};
-use prompt_tuning::soft_prompt::SoftPrompt;
+use prompt_tuning::prompt_encoder::Method;
+use prompt_tuning::soft_prompt::{SoftPrompt, Widths};
 
 const FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
@@ -13,11 +15,24 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures").join(name)
 }
 
+fn base(name: &str, d_model: usize) -> BaseModel {
+    BaseModel {
+        name: name.into(),
+        n_heads: 12,
+        n_kv_heads: 12,
+        kv_width: d_model,
+        n_layers: 12,
+        d_model,
+        family: Family::Causal,
+    }
+}
+
 fn adapter(n_tokens: usize, d_model: usize) -> Adapter {
-    let base = BaseModel { name: "gpt2".into(), n_heads: 12, n_layers: 12, d_model };
+    let base = base("gpt2", d_model);
     Adapter {
-        config: AdapterConfig::causal(n_tokens, &base, PeftInit::Random),
+        config: AdapterConfig::new(n_tokens, &base, Method::Soft, PeftInit::Random),
         prompt: SoftPrompt::new(n_tokens, d_model, (0..n_tokens * d_model).map(|i| i as f32 / 8.0).collect()),
+        unread: Vec::new(),
         provenance: None,
     }
 }
@@ -58,8 +73,8 @@ fn adapters_of_peft_are_read_and_written_byte_for_byte() {
             );
         }
         // what we would have written ourselves
-        let base = BaseModel { name: name.into(), n_heads: 4, n_layers: 2, d_model };
-        assert_eq!(adapter.config, AdapterConfig::causal(5, &base, PeftInit::Random));
+        let base = BaseModel { n_heads: 4, n_layers: 2, ..base(name, d_model) };
+        assert_eq!(adapter.config, AdapterConfig::new(5, &base, Method::Soft, PeftInit::Random));
     }
 }
 
@@ -83,7 +98,12 @@ fn a_prompt_is_bound_to_its_model() {
     let read = Adapter::read(folder.path()).unwrap();
     assert_eq!(read, made);
     let check = |fingerprint, d_model, force| {
-        let model = ModelIdentity { name: "b", fingerprint, d_model };
+        let model = ModelIdentity {
+            name: "b",
+            fingerprint,
+            widths: Widths { d_model, prefix: 0 },
+            family: Family::Causal,
+        };
         read.check(folder.path(), model, force).map_err(|e| e.to_string())
     };
     assert_eq!(check("f1", 4, false), Ok(()));

@@ -11,6 +11,7 @@ use super::session::{Session, check_prompt_length, questions, task_for_prompt};
 use crate::data::{self, Labels};
 use crate::error::{Error, Result};
 use crate::evaluate;
+use crate::soft_prompt::SoftPrompt;
 use crate::task::Task;
 
 /// Arguments of `eval`.
@@ -52,9 +53,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     }
     args.common.apply()?;
     let task = Task::read(&args.task)?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
-    let task = task_for_prompt(task, prompt.as_ref().map(|p| p.n_tokens))?;
+    let task = task_for_prompt(task, prompt.as_ref().map(SoftPrompt::n_soft).filter(|&n| n > 0))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;
     let questions = questions(&encoder, &data::read_examples(&args.data, &task, Labels::Required)?)?;

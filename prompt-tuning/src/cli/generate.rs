@@ -12,6 +12,7 @@ use serde_json::json;
 use super::Common;
 use super::session::Session;
 use crate::error::{Error, Result};
+use crate::soft_prompt::SoftPrompt;
 
 /// Arguments of `generate`.
 #[derive(Debug, Args)]
@@ -45,6 +46,12 @@ pub(super) struct GenerateArgs {
     /// Choose among the likeliest tokens that reach this probability together
     #[arg(long, value_name = "X")]
     top_p: Option<f32>,
+    /// Beam search: follow the N best continuations at a time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::positive)]
+    beams: usize,
+    /// With --beams, above 0 prefers long texts, below 0 short ones
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    length_penalty: f32,
     /// Seed of the choice
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
@@ -60,7 +67,7 @@ pub(super) struct GenerateArgs {
 
 pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
     let soft = (0..prompt.as_ref().map_or(0, |p| p.n_soft() as u32)).map(Source::Soft);
     let texts = token_ids(args, &session)?;
@@ -89,6 +96,8 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
         },
         eos: if args.ignore_eos { Vec::new() } else { eos },
         stop: args.stop.clone(),
+        beams: args.beams,
+        length_penalty: args.length_penalty,
         use_cache: true,
     };
     let tokenizer = session.tokenizer().ok();

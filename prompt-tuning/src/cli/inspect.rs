@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::Common;
 use super::session::Session;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nearest::{Measure, Neighbour, nearest, similarity};
-use crate::soft_prompt::SoftPrompt;
+use crate::soft_prompt::{Kind, SoftPrompt};
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
@@ -41,14 +41,18 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     let Some(prompt) = session.prompt(Some(&args.prompt), args.force)? else { return Ok(ExitCode::SUCCESS) };
     let name = |id: u32| {
         let token = session.tokenizer().ok().and_then(|t| t.decode(&[id], false).ok());
         token.unwrap_or_else(|| format!("#{id}"))
     };
     if !args.with.is_empty() {
-        return compare(args, &session, prompt);
+        return compare(args, &mut session, prompt);
+    }
+    if prompt.kind == Kind::Prefix {
+        let why = "a prefix is keys and values of every layer: no vocabulary token is near to one; compare it with others by --with";
+        return Err(Error::file(&args.prompt, why));
     }
     let neighbours = nearest(&prompt, session.model.embedding(), args.top, args.by);
     for (i, found) in neighbours.iter().enumerate() {
@@ -67,7 +71,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
 }
 
 /// Every pair of prompts: cosine of the mean tokens, and mean cosine of the tokens.
-fn compare(args: &InspectArgs, session: &Session, first: SoftPrompt) -> Result<ExitCode> {
+fn compare(args: &InspectArgs, session: &mut Session, first: SoftPrompt) -> Result<ExitCode> {
     let mut prompts = vec![(args.prompt.display().to_string(), first)];
     for path in &args.with {
         let prompt = session.prompt(Some(path), args.force)?;

@@ -12,6 +12,7 @@ use super::session::{Session, check_finite, check_prompt_length, questions, task
 use crate::data::{self, Labels};
 use crate::error::Result;
 use crate::evaluate::{self, Answer};
+use crate::soft_prompt::SoftPrompt;
 use crate::task::Task;
 
 /// Arguments of `predict`.
@@ -47,9 +48,9 @@ pub(super) struct PredictArgs {
 pub(super) fn run(args: &PredictArgs) -> Result<ExitCode> {
     args.common.apply()?;
     let task = Task::read(&args.task)?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
-    let task = task_for_prompt(task, prompt.as_ref().map(|p| p.n_tokens))?;
+    let task = task_for_prompt(task, prompt.as_ref().map(SoftPrompt::n_soft).filter(|&n| n > 0))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;
     let examples = match &args.data {

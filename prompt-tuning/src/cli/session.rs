@@ -22,6 +22,8 @@ pub(super) struct Session {
     pub model: LanguageModel,
     /// Why there is none is told when one is needed: raw token ids do without.
     tokenizer: std::result::Result<Tokenizer, model::Error>,
+    /// Positions that a prefix takes before the first token.
+    pub n_ahead: usize,
 }
 
 impl Session {
@@ -30,7 +32,7 @@ impl Session {
         let folder = hub::model_folder(name)?;
         let mut model = LanguageModel::open(&folder)?;
         model.set_precision(common.precision.into());
-        Ok(Session { name: name.to_string(), tokenizer: Tokenizer::open(&folder), folder, model })
+        Ok(Session { name: name.to_string(), tokenizer: Tokenizer::open(&folder), folder, model, n_ahead: 0 })
     }
 
     /// The tokenizer.
@@ -44,11 +46,12 @@ impl Session {
     }
 
     pub(super) fn reader(&self) -> Reader {
-        Reader::of(self.model.config())
+        let reader = Reader::of(self.model.config());
+        Reader { n_positions: reader.n_positions.saturating_sub(self.n_ahead), ..reader }
     }
 
-    /// The prompt in `folder`, which must have been made for this model unless `force`.
-    pub(super) fn prompt(&self, folder: Option<&Path>, force: bool) -> Result<Option<SoftPrompt>> {
+    /// The prompt in `folder`, which must have been made for this model unless `force`. Rows are read for it from now on.
+    pub(super) fn prompt(&mut self, folder: Option<&Path>, force: bool) -> Result<Option<SoftPrompt>> {
         let Some(folder) = folder else { return Ok(None) };
         let adapter = Adapter::read(folder)?;
         let fingerprint = self.model.fingerprint();
@@ -56,8 +59,10 @@ impl Session {
             name: &self.name,
             fingerprint: &fingerprint,
             widths: Widths::of(self.model.config()),
+            family: self.model.family(),
         };
         adapter.check(folder, identity, force)?;
+        self.n_ahead = adapter.prompt.n_ahead();
         Ok(Some(adapter.prompt))
     }
 
@@ -94,9 +99,9 @@ pub(super) fn task_for_prompt(mut task: Task, n_soft: Option<usize>) -> Result<T
 /// That the prompt has as many virtual tokens as the template asks for.
 pub(super) fn check_prompt_length(encoder: &TaskEncoder, prompt: Option<&SoftPrompt>) -> Result<()> {
     match prompt {
-        Some(prompt) if prompt.n_tokens != encoder.n_soft() => Err(Error::Input(format!(
+        Some(prompt) if prompt.n_soft() != encoder.n_soft() => Err(Error::Input(format!(
             "the prompt has {} virtual tokens, but the template has {} soft tokens",
-            prompt.n_tokens,
+            prompt.n_soft(),
             encoder.n_soft()
         ))),
         _ => Ok(()),

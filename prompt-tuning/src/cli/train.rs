@@ -53,6 +53,9 @@ pub(super) struct TrainArgs {
     /// Width of that network, or of --prefix-projection [default: that of the model]
     #[arg(long, value_name = "N", value_parser = super::positive)]
     pub(super) encoder_hidden: Option<usize>,
+    /// With --method prefix: keys and values are made by two linear layers with tanh between them
+    #[arg(long)]
+    pub(super) prefix_projection: bool,
     /// Layers of --encoder lstm
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = super::positive)]
     pub(super) encoder_layers: usize,
@@ -159,12 +162,13 @@ impl TrainArgs {
             (Method::PTuning, EncoderKind::Lstm) => {
                 Ok(prompt_encoder::Method::Lstm { hidden, layers: self.encoder_layers })
             }
-            (other, _) => {
-                let name = other.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());
-                Err(Error::Input(format!(
-                    "--method {name}: this version trains soft prompts (--method soft or p-tuning)"
-                )))
+            (Method::Prefix, _) if self.prefix_projection => {
+                Ok(prompt_encoder::Method::ProjectedPrefix { hidden })
             }
+            (Method::Prefix, _) => Ok(prompt_encoder::Method::Prefix),
+            (Method::Full, _) => Err(Error::Input(
+                "--method full: this version trains prompts only (--method soft, p-tuning or prefix)".into(),
+            )),
         }
     }
 
@@ -217,7 +221,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
         Some(state) => Trainer::resume(&inputs.session.model, &inputs.rows, settings.clone(), state),
         None => Trainer::new(&inputs.session.model, &inputs.rows, settings.clone(), initial),
     };
-    let mut watch = Watch::new(args, &inputs, &mut folder, settings.steps);
+    let mut watch = Watch::new(args, &inputs, &mut folder, &settings);
     watch.begin(&inputs, trainer.state(), resumed_at);
     let start = Instant::now();
     let mut evaluate = inputs.evaluation(args);
@@ -231,7 +235,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     }
     let progress = &trainer.state().progress;
     inputs
-        .adapter(args, trainer.best_prompt(), progress.best_step.unwrap_or(progress.step))
+        .adapter(args, method, trainer.best_prompt(), progress.best_step.unwrap_or(progress.step))?
         .write(&args.out)?;
     let picture = folder.draw(&inputs.title(), inputs.metric_name())?;
     let summary = json!({
