@@ -10,9 +10,9 @@ use crate::data::{self, Dataset, Example};
 use crate::encode::{Encode, PairEncoder, Reader, TaskEncoder};
 use crate::error::{Error, Result};
 use crate::evaluate::{Candidate, Question};
-use crate::hub;
-use crate::soft_prompt::{SoftPrompt, Widths};
+use crate::soft_prompt::{Kind, SoftPrompt, Widths};
 use crate::task::Task;
+use crate::{hub, npy};
 
 /// An opened model.
 pub(super) struct Session {
@@ -50,9 +50,15 @@ impl Session {
         Reader { n_positions: reader.n_positions.saturating_sub(self.n_ahead), ..reader }
     }
 
-    /// The prompt in `folder`, which must have been made for this model unless `force`. Rows are read for it from now on.
-    pub(super) fn prompt(&mut self, folder: Option<&Path>, force: bool) -> Result<Option<SoftPrompt>> {
-        let Some(folder) = folder else { return Ok(None) };
+    /// The prompt in a folder, which must have been made for this model unless `force`, or in a `.npy` file, of which only
+    /// the width is known. Rows are read for it from now on.
+    pub(super) fn prompt(&mut self, path: Option<&Path>, force: bool) -> Result<Option<SoftPrompt>> {
+        let Some(folder) = path else { return Ok(None) };
+        if folder.is_file() {
+            let prompt = npy::read(folder)?;
+            prompt.check(folder, Widths::of(self.model.config()))?;
+            return Ok(Some(prompt));
+        }
         let adapter = Adapter::read(folder)?;
         let fingerprint = self.model.fingerprint();
         let identity = ModelIdentity {
@@ -78,12 +84,22 @@ impl Session {
     }
 }
 
-/// The task with as many soft tokens as `prompt` has: those of its template, or, where it has none, in front.
-pub(super) fn task_for_prompt(mut task: Task, n_soft: Option<usize>) -> Result<Task> {
+/// The task with as many soft tokens as the prompt has: those of its template, or, where it has none, in front. A prefix
+/// takes the place of those in front.
+pub(super) fn task_for_prompt(mut task: Task, prompt: Option<(Kind, usize)>) -> Result<Task> {
     let in_template = task.template.soft().count() > 0;
-    match n_soft {
-        Some(n) if !in_template => {
+    match prompt {
+        Some((Kind::Soft, n)) if !in_template => {
             task.template = task.template.with_soft_prefix(n).map_err(|e| Error::Input(e.to_string()))?;
+        }
+        Some((Kind::Prefix, _)) if in_template => {
+            let Some((template, _)) = task.template.without_soft_prefix() else {
+                return Err(Error::Input(format!(
+                    "the template of task `{}` has soft tokens within or words for them; a prefix can only stand in front",
+                    task.name
+                )));
+            };
+            task.template = template;
         }
         None if in_template => {
             return Err(Error::Input(format!(
@@ -94,6 +110,11 @@ pub(super) fn task_for_prompt(mut task: Task, n_soft: Option<usize>) -> Result<T
         _ => {}
     }
     Ok(task)
+}
+
+/// What [`task_for_prompt`] needs to know of a prompt.
+pub(super) fn kind_and_length(prompt: &SoftPrompt) -> (Kind, usize) {
+    (prompt.kind, prompt.n_tokens)
 }
 
 /// That the prompt has as many virtual tokens as the template asks for.

@@ -45,7 +45,9 @@ impl Inputs {
         let init = args.init.parse().map_err(|e| Error::Input(format!("--init {e}")))?;
         let mut session = Session::open(&args.model, &args.common)?;
         if args.method == cli::train::Method::Prefix {
-            session.n_ahead = args.prompt_length.map_or(DEFAULT_PROMPT_LENGTH, |n| n as usize);
+            let in_template = task.as_ref().and_then(|t| t.template.without_soft_prefix()).map(|(_, n)| n);
+            let length = args.prompt_length.map(|n| n as usize).or(in_template);
+            session.n_ahead = length.unwrap_or(DEFAULT_PROMPT_LENGTH);
         }
         match task {
             Some(task) => Inputs::of_task(args, session, task, init),
@@ -55,8 +57,8 @@ impl Inputs {
 
     fn of_task(args: &TrainArgs, session: Session, task: Task, init: Init) -> Result<Inputs> {
         let length = args.prompt_length.map(|n| n as usize);
-        let in_front = (session.n_ahead == 0).then(|| length.unwrap_or(DEFAULT_PROMPT_LENGTH));
-        let task = task_for_prompt(task, in_front)?;
+        let kind = if session.n_ahead > 0 { Kind::Prefix } else { Kind::Soft };
+        let task = task_for_prompt(task, Some((kind, length.unwrap_or(DEFAULT_PROMPT_LENGTH))))?;
         let encoder = session.task_encoder(&task)?;
         let n_soft = encoder.n_soft();
         if length.is_some_and(|length| length != n_soft + session.n_ahead) {
