@@ -311,7 +311,9 @@ fn a_segment_of_two_inputs() {
             Value::constant(Tensor::from_vec(&[4, 3], x.clone()))
         };
         let e = tape.leaf(&[5, 3], &e);
+        // both use `e`, whose gradient is one sum
         let y = ops::segment_of(&tape, [&x, &e], f.clone());
+        let y = ops::segment_of(&tape, [&y, &e], f.clone());
         let loss = dot(&tape, &y, &Rng(17).normals(12));
         let mut grads = tape.backward(&loss);
         let d_x = learned.then(|| grads.take(&x).f32s().to_vec());

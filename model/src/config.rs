@@ -46,6 +46,7 @@ impl Architecture {
     pub fn family(self) -> Family {
         match self {
             Architecture::Gpt2 | Architecture::Llama => Family::Causal,
+            Architecture::T5 => Family::Seq2Seq,
         }
     }
 }

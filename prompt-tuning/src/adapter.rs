@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! adapter_config.json         json.dumps(config, indent=2, sort_keys=True), no line end
-//! adapter_model.safetensors   one tensor, prompt_embeddings, F32 [num_virtual_tokens, token_dim]
+//! adapter_model.safetensors   one tensor, prompt_embeddings, F32 [num_virtual_tokens, token_dim]; twice as many rows
+//!                             for an encoder-decoder, of which PEFT and we use the first half
 //! prompt_tuning.json          Provenance
 //! ```
 
@@ -11,6 +12,7 @@ mod config;
 
 use std::path::Path;
 
+use model::Family;
 use serde::{Deserialize, Serialize};
 use tensor::Checkpoint;
 
@@ -35,6 +37,9 @@ pub struct Adapter {
     pub config: AdapterConfig,
     /// The vectors.
     pub prompt: SoftPrompt,
+    /// Rows behind them that nothing reads: those for the decoder of an encoder-decoder. Kept, so that the file stays
+    /// what it was.
+    pub unread: Vec<f32>,
     /// What we know, for prompts made here.
     pub provenance: Option<Provenance>,
 }
@@ -70,6 +75,8 @@ pub struct ModelIdentity<'a> {
     pub fingerprint: &'a str,
     /// Its width.
     pub d_model: usize,
+    /// How it reads.
+    pub family: Family,
 }
 
 impl Adapter {
@@ -79,23 +86,36 @@ impl Adapter {
     /// Not a prompt-tuning adapter, missing or damaged files, files that contradict each other.
     pub fn read(folder: &Path) -> Result<Adapter> {
         let config = AdapterConfig::read(&folder.join(CONFIG))?;
-        let prompt = read_weights(folder)?;
-        let rows = config.num_virtual_tokens;
+        let mut prompt = read_weights(folder)?;
+        let rows = config.n_rows();
         if (prompt.n_tokens, prompt.d_model) != (rows, config.token_dim.unwrap_or(prompt.d_model)) {
             let (n, d, dim) = (prompt.n_tokens, prompt.d_model, config.token_dim.unwrap_or(prompt.d_model));
             let why = format!("{WEIGHTS} holds [{n}, {d}] numbers, but {CONFIG} says [{rows}, {dim}]");
             return Err(Error::file(folder, why));
         }
-        Ok(Adapter { config, prompt, provenance: read_provenance(&folder.join(PROVENANCE))? })
+        prompt.n_tokens = config.num_virtual_tokens;
+        let unread = prompt.values.split_off(prompt.n_tokens * prompt.d_model);
+        Ok(Adapter { config, prompt, unread, provenance: read_provenance(&folder.join(PROVENANCE))? })
     }
 
     /// That the adapter read from `folder` was made for `model`. `force` lets another fingerprint pass, never another
-    /// width. A prompt made by PEFT has no fingerprint: only its width is checked.
+    /// width. A prompt made by PEFT has no fingerprint: only its width and kind are checked.
     ///
     /// # Errors
     /// Names both models.
     pub fn check(&self, folder: &Path, model: ModelIdentity, force: bool) -> Result<()> {
         self.prompt.check(folder, model.d_model)?;
+        let is_seq2seq = model.family == Family::Seq2Seq;
+        if let Some(kind) =
+            self.config.task_type.as_ref().filter(|_| self.config.is_seq2seq() != is_seq2seq && !force)
+        {
+            let is = if is_seq2seq { "an" } else { "no" };
+            let why = format!(
+                "this prompt is for a {kind} model, but `{}` is {is} encoder-decoder; use another model, or --force",
+                model.name
+            );
+            return Err(Error::file(folder, why));
+        }
         match &self.provenance {
             Some(made) if made.model_fingerprint != model.fingerprint && !force => {
                 let why = format!(
@@ -126,14 +146,16 @@ impl Adapter {
             }
             None => {}
         }
-        atomic::write(&folder.join(WEIGHTS), &weights(&self.prompt))?;
+        atomic::write(&folder.join(WEIGHTS), &weights(&self.prompt, &self.unread))?;
         atomic::write(&folder.join(CONFIG), self.config.to_json().as_bytes())
     }
 }
 
 /// The safetensors file, as the `safetensors` Python package writes it.
-fn weights(prompt: &SoftPrompt) -> Vec<u8> {
-    let (n, d, size) = (prompt.n_tokens, prompt.d_model, prompt.values.len() * size_of::<f32>());
+fn weights(prompt: &SoftPrompt, unread: &[f32]) -> Vec<u8> {
+    let values = || prompt.values.iter().chain(unread);
+    let (d, size) = (prompt.d_model, values().count() * size_of::<f32>());
+    let n = prompt.n_tokens + unread.len() / d.max(1);
     let mut header = format!(
         "{{\"__metadata__\":{{\"format\":\"pt\"}},\
          \"{TENSOR}\":{{\"dtype\":\"F32\",\"shape\":[{n},{d}],\"data_offsets\":[0,{size}]}}}}"
@@ -141,7 +163,7 @@ fn weights(prompt: &SoftPrompt) -> Vec<u8> {
     let padded = header.len().next_multiple_of(8);
     header.extend(std::iter::repeat_n(' ', padded - header.len()));
     let mut bytes = [&(padded as u64).to_le_bytes(), header.as_bytes()].concat();
-    bytes.extend(prompt.values.iter().flat_map(|x| x.to_le_bytes()));
+    bytes.extend(values().flat_map(|x| x.to_le_bytes()));
     bytes
 }
 

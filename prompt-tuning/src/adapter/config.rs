@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 /// The PEFT whose files ours are byte for byte.
 const PEFT_VERSION: &str = "0.21.2";
 const PROMPT_TUNING: &str = "PROMPT_TUNING";
+const SEQ2SEQ: &str = "SEQ_2_SEQ_LM";
 
 /// PEFT's `PromptTuningConfig`, with its names, sorted as it sorts them. What an older file lacks has PEFT's default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +129,26 @@ impl AdapterConfig {
         config
     }
 
+    /// The same in front of the encoder of an encoder-decoder, where PEFT keeps as many rows again for the decoder.
+    pub fn seq2seq(n_tokens: usize, base: &BaseModel, init: PeftInit) -> AdapterConfig {
+        AdapterConfig {
+            num_transformer_submodules: Some(2),
+            task_type: Some(SEQ2SEQ.into()),
+            ..AdapterConfig::causal(n_tokens, base, init)
+        }
+    }
+
+    /// Whether the prompt is for an encoder-decoder.
+    pub fn is_seq2seq(&self) -> bool {
+        self.task_type.as_deref() == Some(SEQ2SEQ) || self.num_transformer_submodules == Some(2)
+    }
+
+    /// Rows of the table of vectors, of which the first `num_virtual_tokens` are used.
+    pub fn n_rows(&self) -> usize {
+        let default = if self.is_seq2seq() { 2 } else { 1 };
+        self.num_virtual_tokens.saturating_mul(self.num_transformer_submodules.unwrap_or(default))
+    }
+
     pub(super) fn read(path: &Path) -> Result<AdapterConfig> {
         let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Error::Input(format!(
@@ -157,10 +178,10 @@ impl AdapterConfig {
             return Err("it has no `num_virtual_tokens`, or 0 of them".into());
         }
         match config.num_transformer_submodules {
-            None | Some(1) => Ok(config),
-            Some(n) => Err(format!(
-                "num_transformer_submodules is {n}: this prompt is for an encoder-decoder model, not for a causal one"
-            )),
+            None | Some(1 | 2) => Ok(config),
+            Some(n) => {
+                Err(format!("num_transformer_submodules is {n}, but must be 1, or 2 for an encoder-decoder"))
+            }
         }
     }
 
@@ -254,8 +275,8 @@ mod tests {
             (r#"{"peft_type": "PROMPT_TUNING"}"#, "no `num_virtual_tokens`"),
             (r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": -3}"#, "-3"),
             (
-                r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "num_transformer_submodules": 2}"#,
-                "encoder-decoder",
+                r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "num_transformer_submodules": 3}"#,
+                "must be 1, or 2",
             ),
         ] {
             let why = AdapterConfig::parse(text).unwrap_err();

@@ -56,6 +56,7 @@ impl Session {
             name: &self.name,
             fingerprint: &fingerprint,
             d_model: self.model.config().d_model,
+            family: self.model.family(),
         };
         adapter.check(folder, identity, force)?;
         Ok(Some(adapter.prompt))

@@ -65,7 +65,11 @@ impl Form {
             },
             Family::Seq2Seq => {
                 let gap = |i| {
-                    let why = || format!("the model's tokenizer has no <extra_id_{i}>; write `{{label}}` for `{{mask}}`");
+                    let why = || {
+                        format!(
+                            "the model's tokenizer has no <extra_id_{i}>; write `{{label}}` for `{{mask}}`"
+                        )
+                    };
                     tokenizer.gap(i).ok_or_else(why)
                 };
                 let gaps = (0..n_gaps(template)).map(gap).collect::<Result<_, _>>()?;

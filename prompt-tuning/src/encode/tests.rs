@@ -342,7 +342,10 @@ fn masks_side_by_side_are_one_gap() {
     assert_eq!((row.encoder.clone(), row.tokens.clone()), (ids(&[GAP, 65]), ids(&[3, GAP, 7, 8])));
     assert_eq!(scored(&row), [(1, 7), (2, 8)]);
     let row = pieces("{mask}A{mask}");
-    assert_eq!((row.encoder.clone(), row.tokens.clone()), (ids(&[GAP, 65, GAP - 1]), ids(&[3, GAP, 7, GAP - 1, 8])));
+    assert_eq!(
+        (row.encoder.clone(), row.tokens.clone()),
+        (ids(&[GAP, 65, GAP - 1]), ids(&[3, GAP, 7, GAP - 1, 8]))
+    );
     assert_eq!(scored(&row), [(1, 7), (3, 8)]);
 }
 

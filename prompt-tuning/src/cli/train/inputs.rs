@@ -15,7 +15,7 @@ use crate::rng::Rng;
 use crate::soft_prompt::SoftPrompt;
 use crate::task::Task;
 use crate::train::{DevReport, Evaluate};
-use model::{Row, Source};
+use model::{Family, Row, Source};
 
 /// Virtual tokens when neither template nor `--prompt-length` says.
 const DEFAULT_PROMPT_LENGTH: usize = 20;
@@ -145,7 +145,10 @@ impl Inputs {
     }
 
     /// The adapter folder's content for `prompt`, made by `steps` steps.
-    pub(super) fn adapter(&self, args: &TrainArgs, prompt: &SoftPrompt, steps: u64) -> Adapter {
+    ///
+    /// # Errors
+    /// As [`Inputs::initial_prompt`].
+    pub(super) fn adapter(&self, args: &TrainArgs, prompt: &SoftPrompt, steps: u64) -> Result<Adapter> {
         let config = self.session.model.config();
         let base = BaseModel {
             name: self.session.name.clone(),
@@ -163,11 +166,13 @@ impl Inputs {
             seed: args.seed,
             steps,
         };
-        Adapter {
-            config: AdapterConfig::causal(prompt.n_tokens, &base, self.init.peft()),
-            prompt: prompt.clone(),
-            provenance: Some(provenance),
-        }
+        let (n, init) = (prompt.n_tokens, self.init.peft());
+        let (config, unread) = match self.session.model.family() {
+            // PEFT makes rows for the decoder that no training changes
+            Family::Seq2Seq => (AdapterConfig::seq2seq(n, &base, init), self.initial_prompt(args)?.values),
+            Family::Causal | Family::Masked => (AdapterConfig::causal(n, &base, init), Vec::new()),
+        };
+        Ok(Adapter { config, prompt: prompt.clone(), unread, provenance: Some(provenance) })
     }
 
     /// The dev evaluation, if there is dev data.

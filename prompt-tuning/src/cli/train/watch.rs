@@ -79,7 +79,7 @@ impl Observer for Watch<'_> {
     fn evaluated(&mut self, report: &DevReport, improved: bool, prompt: &SoftPrompt) -> Result<()> {
         self.folder.log_dev(report)?;
         if improved {
-            self.inputs.adapter(self.args, prompt, report.step).write(self.folder.path())?;
+            self.inputs.adapter(self.args, prompt, report.step)?.write(self.folder.path())?;
         }
         if self.args.common.json {
             return print_json(&json!({ "step": report.step, "dev": report.metrics }));
