@@ -14,7 +14,7 @@ from fixture_models import SPREAD, config_of, write_json, write_single
 from fixture_records import N_VIRTUAL, prompt_of
 
 SETTINGS = dict(
-    d_model=40,
+    d_model=32,
     d_kv=8,
     d_ff=50,
     num_layers=2,
@@ -88,10 +88,10 @@ def t5_v10(folder):
 
 
 def t5_v11(folder):
-    """v1.1: gated-gelu, own head that is not scaled, heads narrower than d_model (3 x 8 = 24 against 40), bf16."""
+    """v1.1: gated-gelu, own head that is not scaled, heads narrower than d_model (3 x 8 = 24 against 32), bf16."""
     model = t5(seed=28, feed_forward_proj="gated-gelu", num_heads=3, tie_word_embeddings=False)
     generator = torch.Generator().manual_seed(23)
-    head = SPREAD["embed"] * torch.randn(131, 40, generator=generator)
+    head = SPREAD["embed"] * torch.randn(131, SETTINGS["d_model"], generator=generator)
     write_single(folder, weights(model, head, torch.bfloat16))
     write_json(folder / "config.json", config_v4(model, False))
     v5 = config_of(model, torch.bfloat16)

@@ -316,7 +316,8 @@ fn a_segment_is_what_is_in_it() {
 fn a_segment_of_two_inputs() {
     let heads = Heads { n_heads: 1, n_kv_heads: 1, head_dim: 3, scale: 0.6 };
     let mask = Arc::new(Intervals { begin: vec![0; 5], end: vec![4; 5] });
-    let f = move |t: &Tape, [x, e]: [&Value; 2]| {
+    let f = move |t: &Tape, inputs: &[Value]| {
+        let [x, e] = inputs else { panic!("two inputs") };
         ops::add(t, x, &ops::attention(t, Qkv::Split(x, e, e), heads, &mask))
     };
     let (x, e) = (Rng(15).normals(12), Rng(16).normals(15));
@@ -327,7 +328,9 @@ fn a_segment_of_two_inputs() {
             Value::constant(Tensor::from_vec(&[4, 3], x.clone()))
         };
         let e = tape.leaf(&[5, 3], &e);
-        let y = ops::segment_of(&tape, [&x, &e], f.clone());
+        // both use `e`, whose gradient is one sum
+        let y = ops::segment_of(&tape, &[&x, &e], f.clone());
+        let y = ops::segment_of(&tape, &[&y, &e], f.clone());
         let loss = dot(&tape, &y, &Rng(17).normals(12));
         let mut grads = tape.backward(&loss);
         let d_x = learned.then(|| grads.take(&x).f32s().to_vec());

@@ -112,11 +112,11 @@ impl<'a> Decoder<'a> {
     fn all_again(&self, lines: &[Line]) -> Tensor {
         let trees = Trees::of(lines);
         let states = self.encode(&trees);
-        let (positions, mask) = trees.forest.behind(Prompt::n_ahead(self.prompt));
-        let mut past = Prompt::past(self.prompt, &Tape::new(), self.model.config());
         let encoded = trees.encoded(states.as_ref());
-        let step = Step { positions: &positions, mask: &mask, outputs: None, cache: past.as_mut(), encoded };
-        let hidden = self.hidden(&trees.forest.sources, step);
+        let hidden = on_pool(|| {
+            let states = self.model.states(&Tape::new(), &trees.forest, self.prompt, (None, encoded));
+            states.tensor().clone()
+        });
         let ends: Arc<[u32]> = trees.forest.ends().collect();
         gather_rows(&Tape::new(), &Value::constant(hidden), &ends).tensor().clone()
     }

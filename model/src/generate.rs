@@ -5,7 +5,7 @@
 use crate::beam;
 use crate::decoder::{Decoder, Line};
 use crate::sample::Stream;
-use crate::{Error, LanguageModel, Prompt, Result, Sampling, Source, Tokenizer};
+use crate::{Error, Family, LanguageModel, Prompt, Result, Sampling, Source, Tokenizer};
 
 /// What to generate.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ pub fn generate(
         let nothing = |row: &Row| (Vec::new(), row.full(0, options));
         let one = |(row, found): (&Row, Option<beam::Finished>)| {
             let (tokens, reason) = found.map_or_else(|| nothing(row), |found| (found.tokens, found.reason));
-            Generated::new(tokens, None, reason, hooks.tokenizer)
+            Generated::new(row.family, (tokens, None), reason, hooks.tokenizer)
         };
         return rows.iter().zip(found).map(one).collect();
     }
@@ -192,17 +192,18 @@ pub(crate) struct Row<'r> {
     /// What is continued.
     pub tokens: Vec<Source>,
     n_positions: usize,
+    family: Family,
 }
 
 impl<'r> Row<'r> {
     fn new(row: &'r [Source], model: &LanguageModel, n_ahead: usize) -> Row<'r> {
-        let n_positions = model.config().n_positions - n_ahead;
+        let (n_positions, family) = (model.config().n_positions - n_ahead, model.family());
         match model.config().seq2seq {
             Some(of_decoder) => {
                 let start = Source::Text(of_decoder.decoder_start_token_id);
-                Row { encoder: row, tokens: vec![start], n_positions }
+                Row { encoder: row, tokens: vec![start], n_positions, family }
             }
-            None => Row { encoder: &[], tokens: row.to_vec(), n_positions },
+            None => Row { encoder: &[], tokens: row.to_vec(), n_positions, family },
         }
     }
 
@@ -253,7 +254,7 @@ impl<'r> Sequence<'r> {
 
     fn look_for_stop(&mut self, stop: &[String], tokenizer: Option<&Tokenizer>) -> Result<()> {
         let Some(tokenizer) = tokenizer.filter(|_| !stop.is_empty()) else { return Ok(()) };
-        let mut text = tokenizer.decode_continuation(&self.tokens)?;
+        let mut text = tokenizer.decode_generated(self.row.family, &self.tokens)?;
         if let Some(at) = stop.iter().filter_map(|s| text.find(s.as_str())).min() {
             text.truncate(at);
             self.text = Some(text);
@@ -264,19 +265,19 @@ impl<'r> Sequence<'r> {
 
     fn finish(self, tokenizer: Option<&Tokenizer>) -> Result<Generated> {
         let reason = self.reason.unwrap_or(FinishReason::MaxNewTokens);
-        Generated::new(self.tokens, self.text, reason, tokenizer)
+        Generated::new(self.row.family, (self.tokens, self.text), reason, tokenizer)
     }
 }
 
 impl Generated {
     fn new(
-        tokens: Vec<u32>,
-        text: Option<String>,
+        family: Family,
+        (tokens, text): (Vec<u32>, Option<String>),
         reason: FinishReason,
         tokenizer: Option<&Tokenizer>,
     ) -> Result<Generated> {
         let text = match (text, tokenizer) {
-            (None, Some(tokenizer)) => Some(tokenizer.decode_continuation(&tokens)?),
+            (None, Some(tokenizer)) => Some(tokenizer.decode_generated(family, &tokens)?),
             (text, _) => text,
         };
         Ok(Generated { tokens, text, reason })

@@ -152,22 +152,27 @@ impl LanguageModel {
         hidden
     }
 
+    /// Final hidden states of a forest behind a prompt, `[outputs or tokens, d_model]`.
+    pub fn states(
+        &self,
+        tape: &Tape,
+        forest: &Forest,
+        prompt: Option<&Prompt>,
+        (outputs, encoded): (Option<&Arc<[u32]>>, Option<Encoded>),
+    ) -> Value {
+        let embeds = self.embed(tape, &forest.sources, prompt.and_then(Prompt::soft));
+        let (positions, mask) = forest.behind(Prompt::n_ahead(prompt));
+        let mut past = Prompt::past(prompt, tape, &self.config);
+        let step = Step { positions: &positions, mask: &mask, outputs, cache: past.as_mut(), encoded };
+        self.hidden(tape, &embeds, step)
+    }
+
     /// The loss of a batch and the log-probability of each of its targets.
     pub fn score(&self, tape: &Tape, batch: &PackedBatch, prompt: Option<&Prompt>) -> Scored {
         let soft = prompt.and_then(Prompt::soft);
         let states = (!batch.encoder.is_empty()).then(|| self.encode(tape, &batch.encoder, soft));
         let encoded = states.as_ref().map(|states| Encoded { states, mask: &batch.cross });
-        let embeds = self.embed(tape, &batch.forest.sources, soft);
-        let (positions, mask) = batch.forest.behind(Prompt::n_ahead(prompt));
-        let mut past = Prompt::past(prompt, tape, &self.config);
-        let step = Step {
-            positions: &positions,
-            mask: &mask,
-            outputs: Some(&batch.outputs),
-            cache: past.as_mut(),
-            encoded,
-        };
-        let hidden = self.hidden(tape, &embeds, step);
+        let hidden = self.states(tape, &batch.forest, prompt, (Some(&batch.outputs), encoded));
         ops::cross_entropy(tape, &hidden, &self.head, &batch.targets)
     }
 

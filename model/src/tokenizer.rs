@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::read::Keys;
-use crate::{Error, Result};
+use crate::{Error, Family, Result};
 
 /// The tokenizer of a model folder.
 #[derive(Clone, Debug)]
@@ -93,6 +93,17 @@ impl Tokenizer {
             }
         }
         self.decode(ids, true)
+    }
+
+    /// Text of what a model generated: an answer of its own from a decoder behind an encoder, else a continuation.
+    ///
+    /// # Errors
+    /// The library refuses the ids.
+    pub fn decode_generated(&self, family: Family, ids: &[u32]) -> Result<String> {
+        match family {
+            Family::Seq2Seq => self.decode(ids, true),
+            Family::Causal | Family::Masked => self.decode_continuation(ids),
+        }
     }
 
     /// Text of `ids`.

@@ -131,7 +131,7 @@ impl Template {
             return None;
         };
         let (_, rest) = self.source.split_once('}')?;
-        Some((Template { source: rest.into(), parts: self.parts[1..].to_vec() }, *n as usize))
+        Some((Template { source: rest.into(), parts: self.parts[1..].to_vec() }, *n))
     }
 
     /// The places of the answer in order: one `{label}`, or one or several `{mask}`, or none.

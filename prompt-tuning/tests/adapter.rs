@@ -78,6 +78,45 @@ fn adapters_of_peft_are_read_and_written_byte_for_byte() {
     }
 }
 
+/// 2n rows, of which the first half is used and the second half comes back as it was.
+#[test]
+fn an_adapter_of_peft_for_an_encoder_decoder() {
+    let name = "t5-v1.1-gated-bf16";
+    let folder = fixture(name).join("adapter");
+    let adapter = Adapter::read(&folder).unwrap();
+    assert_eq!((adapter.prompt.n_tokens, adapter.prompt.d_model, adapter.unread.len()), (5, 32, 5 * 32));
+    let expected = tensor::Checkpoint::open_file(&fixture(name).join("expected.safetensors")).unwrap();
+    let expected = expected.tensor("adamw.prompt", &[5, 32]).unwrap();
+    close(&adapter.prompt.values, expected.f32s(), Tolerance::both(0.0)).unwrap();
+    let again = written(&adapter);
+    for file in FILES {
+        let [ours, theirs] = [again.path(), &folder].map(|folder| fs::read(folder.join(file)).unwrap());
+        assert_eq!(ours, theirs, "{file}");
+    }
+    let base = BaseModel { n_heads: 3, n_layers: 2, family: Family::Seq2Seq, ..base(name, 32) };
+    assert_eq!(adapter.config, AdapterConfig::new(5, &base, Method::Soft, PeftInit::Random));
+
+    // n rows with num_transformer_submodules = 1
+    let mut short = Adapter { unread: Vec::new(), ..adapter.clone() };
+    short.config.num_transformer_submodules = Some(1);
+    assert_eq!(Adapter::read(written(&short).path()).unwrap(), short);
+    short.config.num_transformer_submodules = Some(2);
+    assert!(
+        error(written(&short).path())
+            .contains("holds [5, 32] numbers, but adapter_config.json says [10, 32]")
+    );
+
+    let check = |family, force| {
+        let model =
+            ModelIdentity { name: "b", fingerprint: "f", widths: Widths { d_model: 32, prefix: 0 }, family };
+        adapter.check(&folder, model, force).map_err(|e| e.to_string())
+    };
+    assert_eq!(check(Family::Seq2Seq, false), Ok(()));
+    let why = check(Family::Causal, false).unwrap_err();
+    assert!(why.contains("for a SEQ_2_SEQ_LM model, but `b` is no encoder-decoder"), "{why}");
+    assert_eq!(check(Family::Causal, true), Ok(()));
+}
+
 #[test]
 fn sizes_are_those_that_peft_recorded() {
     for (n_tokens, d_model, size) in

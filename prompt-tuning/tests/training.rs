@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use autograd::Tape;
 use kernels::matmul::Precision;
 use kernels::testing::{Tolerance, close};
-use model::{LanguageModel, PackedBatch, Prediction, Row};
+use model::{LanguageModel, PackedBatch, Prediction, Prompt, Row};
 use prompt_tuning::error::Result;
 use prompt_tuning::train::optimizer::Kind;
 use prompt_tuning::train::state::State;
@@ -110,7 +110,7 @@ fn only_the_prompt_changes() {
 
 #[test]
 fn gradients_and_losses_have_the_same_bits_for_any_number_of_threads() {
-    for name in ["gpt2-square", "llama-untied-sharded-f32"] {
+    for name in ["gpt2-square", "llama-untied-sharded-f32", "t5-v1.1-gated-bf16"] {
         let model = LanguageModel::open(&fixture::folder(name)).expect("a model");
         let (rows, prompt) = (fixture::rows(name), fixture::initial_prompt(name));
         let run = |threads: usize| {
@@ -118,7 +118,9 @@ fn gradients_and_losses_have_the_same_bits_for_any_number_of_threads() {
             pool.install(|| {
                 let tape = Tape::new();
                 let leaf = tape.leaf(&[prompt.n_tokens, prompt.d_model], prompt.values.clone());
-                let scored = model.score(&tape, &PackedBatch::from_rows(model.family(), &rows), Some(&leaf));
+                let prompt = Prompt::Soft(leaf.clone());
+                let scored =
+                    model.score(&tape, &PackedBatch::from_rows(model.family(), &rows), Some(&prompt));
                 let grad = tape.backward(&scored.loss).take(&leaf).f32s().to_vec();
                 (scored.log_probs, grad)
             })

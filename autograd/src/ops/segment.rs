@@ -11,7 +11,7 @@
 
 use tensor::Tensor;
 
-use crate::{Gradients, Op, Tape, Value};
+use crate::{Gradients, NodeId, Op, Tape, Value};
 
 /// `f(x)`: recorded as one operation if the tape recomputes, else operation by operation.
 pub fn segment(tape: &Tape, x: &Value, f: impl Fn(&Tape, &Value) -> Value + 'static) -> Value {
@@ -39,11 +39,17 @@ impl<F: Fn(&Tape, &[Value]) -> Value> Op for Segment<F> {
         let tape = Tape::new();
         // a constant stays one: nothing is recorded on its way
         let again = |x: &Value| if x.node().is_some() { tape.leaf_of(x.clone()) } else { x.clone() };
-        let inputs: Vec<Value> = self.inputs.iter().map(again).collect();
+        let inputs = self.inputs.iter().map(again).collect::<Vec<Value>>();
         let y = (self.f)(&tape, &inputs);
-        let mut inner = tape.backward_from(&y, d_y);
-        for (outer, inner_value) in self.inputs.iter().zip(&inputs) {
-            grads.add(outer.node(), || inner.take(inner_value));
+        let pairs = || self.inputs.iter().map(Value::node).zip(inputs.iter().map(Value::node));
+        // what others have added already comes first in the sum, as it does without segments
+        let started = pairs().filter_map(|(outer, inner)| Some((inner?, grads.take_sum(outer)?)));
+        let started: Vec<(NodeId, Tensor)> = started.collect();
+        let mut inner_grads = tape.backward_on(&y, d_y, started);
+        for (outer, inner) in pairs() {
+            if let Some(sum) = inner_grads.take_sum(inner) {
+                grads.add(outer, || sum);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autograd::{Tape, Value};
-use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Row, Source, Step};
+use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Prompt, Row, Source, Step};
 use tensor::{Checkpoint, Tensor};
 
 pub const FIXTURES: [&str; 8] = [
@@ -62,9 +62,10 @@ impl Fixture {
         tape.leaf(&[self.n_virtual(), self.model.config().d_model], self.tensor("prompt.init"))
     }
 
-    pub fn constant_prompt(&self) -> Value {
+    pub fn constant_prompt(&self) -> Prompt {
         let shape = [self.n_virtual(), self.model.config().d_model];
-        Value::constant(Tensor::from_vec(&shape, self.tensor("prompt.init")))
+        let constant = Value::constant(Tensor::from_vec(&shape, self.tensor("prompt.init")));
+        Prompt::Soft(constant)
     }
 
     /// The tokens that a decoder is fed behind its start token, up to the last, which is only predicted.
@@ -105,9 +106,9 @@ pub fn sources(n_soft: usize, ids: &[u32]) -> Vec<Source> {
 }
 
 /// Logits at every token of a forest, `[T, V]`.
-pub fn forest_logits(model: &LanguageModel, forest: &Forest, prompt: Option<&Value>) -> Tensor {
+pub fn forest_logits(model: &LanguageModel, forest: &Forest, prompt: Option<&Prompt>) -> Tensor {
     let tape = Tape::new();
-    let embeds = model.embed(&tape, &forest.sources, prompt);
+    let embeds = model.embed(&tape, &forest.sources, prompt.and_then(Prompt::soft));
     let step =
         Step { positions: &forest.positions, mask: &forest.mask, outputs: None, cache: None, encoded: None };
     model.logits(model.hidden(&tape, &embeds, step).tensor())
@@ -130,7 +131,7 @@ pub fn loss_and_gradient(
     let d_model = model.config().d_model;
     let prompt = tape.leaf(&[prompt.len() / d_model, d_model], prompt);
     let batch = PackedBatch::from_rows(model.family(), rows);
-    let scored = model.score(&tape, &batch, Some(&prompt));
+    let scored = model.score(&tape, &batch, Some(&Prompt::Soft(prompt.clone())));
     let of_row = |row: &Vec<u32>| row.iter().map(|&t| scored.log_probs[t as usize]).collect();
     let log_probs = batch.row_targets.iter().map(of_row).collect();
     let gradient = tape.backward(&scored.loss).take(&prompt);

@@ -1,4 +1,4 @@
-//! `generate`: continue a text, with or without a soft prompt in front.
+//! `generate`: continue a text, or have an encoder-decoder answer it, with or without a soft prompt in front.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use model::generate::{Hooks, Options, generate};
-use model::{Generated, Sampling, Source};
+use model::{Family, Generated, Sampling, Source};
 use serde_json::json;
 
 use super::Common;
@@ -102,7 +102,9 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     };
     let tokenizer = session.tokenizer().ok();
     let mut shown = Stream { session: &session, on: streams(args), ids: Vec::new(), printed: 0 };
-    if shown.on {
+    // an answer of its own does not go on from the text
+    let continues = session.model.family() != Family::Seq2Seq;
+    if shown.on && continues {
         shown.print(&args.text[0]);
     }
     let mut on_token = |_: usize, id: u32| shown.token(id);
@@ -110,14 +112,18 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let prompt = prompt.as_ref().map(SoftPrompt::constant);
     let generated = generate(&session.model, &rows, prompt.as_ref(), &options, hooks)?;
     for (i, g) in generated.iter().enumerate() {
-        print(args, i, &texts[i], g, shown.on)?;
+        print(args, (i, &texts[i]), g, (shown.on, continues))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// One text on a terminal is shown as it comes; stop strings are only known afterwards.
+/// One text on a terminal is shown as it comes; stop strings and the best beam are only known afterwards.
 fn streams(args: &GenerateArgs) -> bool {
-    !args.common.json && args.text.len() == 1 && args.stop.is_empty() && std::io::stdout().is_terminal()
+    !args.common.json
+        && args.text.len() == 1
+        && args.stop.is_empty()
+        && args.beams == 1
+        && std::io::stdout().is_terminal()
 }
 
 /// Text shown as its tokens come.
@@ -134,7 +140,8 @@ impl Stream<'_> {
             return;
         }
         self.ids.push(id);
-        let text = self.session.tokenizer().ok().and_then(|t| t.decode_continuation(&self.ids).ok());
+        let family = self.session.model.family();
+        let text = self.session.tokenizer().ok().and_then(|t| t.decode_generated(family, &self.ids).ok());
         // a character may need several tokens: wait until it is whole
         if let Some(text) = text.filter(|text| !text.ends_with('\u{fffd}')) {
             self.print(text.get(self.printed..).unwrap_or(""));
@@ -162,7 +169,12 @@ fn token_ids(args: &GenerateArgs, session: &Session) -> Result<Vec<Vec<u32>>> {
     args.ids.iter().map(|list| list.split(',').map(id).collect()).collect()
 }
 
-fn print(args: &GenerateArgs, i: usize, ids: &[u32], generated: &Generated, streamed: bool) -> Result<()> {
+fn print(
+    args: &GenerateArgs,
+    (i, ids): (usize, &[u32]),
+    generated: &Generated,
+    (streamed, continues): (bool, bool),
+) -> Result<()> {
     if args.common.json {
         return super::print_json(&json!({
             "prompt": args.text.get(i),
@@ -174,7 +186,8 @@ fn print(args: &GenerateArgs, i: usize, ids: &[u32], generated: &Generated, stre
     }
     let text = match (&generated.text, args.text.get(i)) {
         _ if streamed => String::new(),
-        (Some(new), Some(text)) => format!("{text}{new}"),
+        (Some(new), Some(text)) if continues => format!("{text}{new}"),
+        (Some(new), Some(_)) => new.clone(),
         _ => generated.tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
     };
     super::print_line(&text)

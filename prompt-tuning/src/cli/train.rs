@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use model::Family;
 use serde_json::json;
 
 use self::inputs::Inputs;
@@ -74,10 +75,10 @@ pub(super) struct TrainArgs {
     /// Batches whose gradients make one step
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::positive)]
     pub(super) accumulate: usize,
-    /// Optimizer
-    #[arg(long, value_enum, default_value_t = optimizer::Kind::Adamw, value_name = "OPT")]
-    pub(super) optimizer: optimizer::Kind,
-    /// Learning rate [default: 0.003 for adamw, 0.3 for adafactor, 0.1 for sgd]
+    /// Optimizer [default: adafactor for encoder-decoders (T5), as in Lester et al. 2021, else adamw]
+    #[arg(long, value_enum, value_name = "OPT")]
+    pub(super) optimizer: Option<optimizer::Kind>,
+    /// Learning rate [default: 0.003 for adamw, 0.3 for adafactor (so for T5), 0.1 for sgd]
     #[arg(long, value_name = "X", value_parser = not_negative)]
     pub(super) lr: Option<f32>,
     /// What the learning rate does after the warm-up
@@ -172,14 +173,18 @@ impl TrainArgs {
         }
     }
 
-    fn settings(&self, n_examples: usize, method: prompt_encoder::Method) -> Settings {
+    fn settings(&self, n_examples: usize, family: Family, method: prompt_encoder::Method) -> Settings {
+        let optimizer = self.optimizer.unwrap_or(match family {
+            Family::Seq2Seq => optimizer::Kind::Adafactor,
+            Family::Causal | Family::Masked => optimizer::Kind::Adamw,
+        });
         let steps_per_epoch = n_examples.div_ceil(self.batch.saturating_mul(self.accumulate)) as u64;
         Settings {
             steps: self.steps.unwrap_or(steps_per_epoch.saturating_mul(self.epochs.unwrap_or(1))),
             batch: self.batch,
             accumulate: self.accumulate,
-            optimizer: self.optimizer,
-            lr: self.lr.unwrap_or(match self.optimizer {
+            optimizer,
+            lr: self.lr.unwrap_or(match optimizer {
                 optimizer::Kind::Adamw => 0.003,
                 optimizer::Kind::Adafactor => 0.3,
                 optimizer::Kind::Sgd => 0.1,
@@ -211,7 +216,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     super::catch_interrupts();
     let inputs = Inputs::read(args)?;
     let method = args.method(inputs.session.model.config().d_model)?;
-    let settings = args.settings(inputs.rows.len(), method);
+    let settings = args.settings(inputs.rows.len(), inputs.session.model.family(), method);
     // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
     let initial = inputs.initial(args, method)?;
     let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(args), args.existing())?;
