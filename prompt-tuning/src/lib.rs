@@ -18,6 +18,7 @@ pub mod error;
 pub mod evaluate;
 pub mod hub;
 pub mod init;
+pub mod metrics;
 pub mod nearest;
 pub mod npy;
 pub mod plot;
