@@ -14,7 +14,7 @@ use tensor::Tensor;
 
 use crate::language_model::Step;
 use crate::sample::Stream;
-use crate::{Error, Forest, KvCache, LanguageModel, Result, Sampling, Source, Tokenizer};
+use crate::{Error, Family, Forest, KvCache, LanguageModel, Result, Sampling, Source, Tokenizer};
 
 /// What to generate.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ pub struct Hooks<'a> {
 /// `prompt` is the soft prompt, `[n, d_model]`. What becomes of a row does not depend on the others.
 ///
 /// # Errors
-/// A row the model cannot take, an option out of range, or NaN from the model.
+/// A masked model, a row the model cannot take, an option out of range, or NaN from the model.
 pub fn generate(
     model: &LanguageModel,
     rows: &[Vec<Source>],
@@ -100,6 +100,7 @@ pub fn generate(
     options: &Options,
     mut hooks: Hooks,
 ) -> Result<Vec<Generated>> {
+    check_family(model)?;
     options.sampling.check()?;
     if !options.stop.is_empty() && hooks.tokenizer.is_none() {
         return Err(Error::Option("stop strings need a tokenizer, and the model has none".into()));
@@ -137,6 +138,19 @@ pub fn generate(
         }
     }
     all.into_iter().map(|sequence| sequence.finish(hooks.tokenizer)).collect()
+}
+
+/// That the model continues texts at all.
+fn check_family(model: &LanguageModel) -> Result<()> {
+    match model.family() {
+        Family::Masked => {
+            let name = &model.config().name_or_path;
+            let why =
+                "is a masked language model, which fills masks and does not continue texts; use fill-mask";
+            Err(Error::Option(format!("`{name}` {why}")))
+        }
+        Family::Causal | Family::Seq2Seq => Ok(()),
+    }
 }
 
 fn not_finite(model: &LanguageModel) -> Error {

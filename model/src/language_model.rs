@@ -9,6 +9,7 @@ use kernels::matmul::{Layout, Precision};
 use kernels::threads::on_pool;
 use tensor::{Checkpoint, Frozen, Tensor};
 
+use crate::bert::{self, Bert};
 use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
@@ -27,7 +28,7 @@ pub struct Step<'a> {
     pub cache: Option<&'a mut KvCache>,
 }
 
-/// A frozen causal language model over a memory-mapped checkpoint.
+/// A frozen language model over a memory-mapped checkpoint.
 #[derive(Debug)]
 pub struct LanguageModel {
     config: Config,
@@ -42,6 +43,7 @@ pub struct LanguageModel {
 enum Blocks {
     Gpt2(Gpt2),
     Llama(Llama),
+    Bert(Bert),
 }
 
 impl LanguageModel {
@@ -58,6 +60,9 @@ impl LanguageModel {
             }
             Architecture::Llama => {
                 (llama::embedding_name(&checkpoint), Blocks::Llama(Llama::load(&checkpoint, &config)?))
+            }
+            Architecture::Bert => {
+                (bert::embedding_name(&checkpoint), Blocks::Bert(Bert::load(&checkpoint, &config)?))
             }
         };
         let embedding = checkpoint.tensor(&name, &[config.vocab_size, config.d_model])?;
@@ -77,6 +82,7 @@ impl LanguageModel {
         match &mut self.blocks {
             Blocks::Gpt2(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
             Blocks::Llama(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
+            Blocks::Bert(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
         }
         self.head.set_precision(precision);
     }
@@ -111,13 +117,14 @@ impl LanguageModel {
         ops::embed(tape, sources, &self.embedding, prompt)
     }
 
-    /// Final hidden states, norm applied: `[outputs or tokens, d_model]`.
+    /// Final hidden states as the head takes them: `[outputs or tokens, d_model]`.
     pub fn hidden(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
         let (n, mut cache) = (step.positions.len(), step.cache.take());
         let step = Step { cache: cache.as_deref_mut(), ..step };
         let hidden = match &self.blocks {
             Blocks::Gpt2(blocks) => blocks.forward(tape, embeds, step),
             Blocks::Llama(blocks) => blocks.forward(tape, embeds, step),
+            Blocks::Bert(blocks) => blocks.forward(tape, embeds, step),
         };
         if let Some(cache) = cache {
             cache.advance(n);
@@ -183,18 +190,21 @@ impl LanguageModel {
     }
 }
 
-/// `lm_head.weight` if the file has it, else the embedding.
+/// The head's own matrix if the file has it, else the embedding; and its bias, where the architecture has one.
 fn head(checkpoint: &Checkpoint, config: &Config, embedding: &Frozen, folder: &Path) -> Result<Linear> {
-    const NAME: &str = "lm_head.weight";
-    let weight = if checkpoint.contains(NAME) {
-        checkpoint.tensor(NAME, &[config.vocab_size, config.d_model])?
+    let (name, bias) = match config.architecture {
+        Architecture::Gpt2 | Architecture::Llama => ("lm_head.weight", None),
+        Architecture::Bert => (bert::DECODER, Some(bert::decoder_bias(checkpoint, config)?)),
+    };
+    let weight = if checkpoint.contains(name) {
+        checkpoint.tensor(name, &[config.vocab_size, config.d_model])?
     } else if config.tie_word_embeddings == Some(false) {
         let why = format!(
-            "`tie_word_embeddings` is false, but the weights have no `{NAME}`; the checkpoint is incomplete"
+            "`tie_word_embeddings` is false, but the weights have no `{name}`; the checkpoint is incomplete"
         );
         return Err(Error::Config { path: folder.join("config.json"), why });
     } else {
         embedding.clone()
     };
-    Ok(Linear::new(weight, Layout::OutIn, None))
+    Ok(Linear::new(weight, Layout::OutIn, bias))
 }

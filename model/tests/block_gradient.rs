@@ -43,7 +43,10 @@ fn linear(
 }
 
 fn attend(q: &[f64], k: &[f64], v: &[f64], heads: Heads) -> Vec<f64> {
-    let mask = Intervals::causal(q.len() / (heads.n_heads * heads.head_dim));
+    attend_by(&Intervals::causal(q.len() / (heads.n_heads * heads.head_dim)), [q, k, v], heads)
+}
+
+fn attend_by(mask: &Intervals, [q, k, v]: [&[f64]; 3], heads: Heads) -> Vec<f64> {
     attention::forward(&attention::Inputs { heads, q, k, v, mask: mask.mask() }).0
 }
 
@@ -108,8 +111,38 @@ fn llama(m: &Synthetic, embeds: &[f64]) -> Vec<f64> {
     norm(&x, "model.norm")
 }
 
+fn bert(m: &Synthetic, embeds: &[f64]) -> Vec<f64> {
+    let (d, n) = (SHAPE.d_model, embeds.len() / SHAPE.d_model);
+    let norm = |x: &[f64], name: &str| {
+        let name = format!("{name}.LayerNorm");
+        let (w, b) = (m.wide(&format!("{name}.weight")), m.wide(&format!("{name}.bias")));
+        rows(|x| layer_norm::forward(x, &w, &b, f64::from(1e-12f32)).0, x, d)
+    };
+    let dense = |x: &[f64], name: &str, n_in, n_out| linear(m, x, name, Layout::OutIn, (n_in, n_out), true);
+    let gelu = |x: Vec<f64>| -> Vec<f64> {
+        x.into_iter().map(|x| activation::forward(Activation::GeluErf, x)).collect()
+    };
+    let heads = Heads { n_heads: 2, n_kv_heads: 2, head_dim: d / 2, scale: ((d / 2) as f32).sqrt().recip() };
+    let everybody = Intervals { begin: vec![0; n], end: vec![n as u32; n] };
+    let token_type = m.wide("bert.embeddings.token_type_embeddings.weight")[..d].repeat(n);
+    let positions = &m.wide("bert.embeddings.position_embeddings.weight")[..embeds.len()];
+    let mut x = norm(&add(&add(embeds, positions), &token_type), "bert.embeddings");
+    for i in 0..SHAPE.n_layers {
+        let name = |part: &str| format!("bert.encoder.layer.{i}.{part}");
+        let [q, k, v] =
+            ["query", "key", "value"].map(|p| dense(&x, &name(&format!("attention.self.{p}")), d, d));
+        let mixed = attend_by(&everybody, [&q, &k, &v], heads);
+        let mixed = dense(&mixed, &name("attention.output.dense"), d, d);
+        x = norm(&add(&x, &mixed), &name("attention.output"));
+        let inner = gelu(dense(&x, &name("intermediate.dense"), d, SHAPE.d_ff));
+        x = norm(&add(&x, &dense(&inner, &name("output.dense"), SHAPE.d_ff, d)), &name("output"));
+    }
+    norm(&gelu(dense(&x, "cls.predictions.transform.dense", d, d)), "cls.predictions.transform")
+}
+
 fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f64]) -> f64 {
     let (d, v, table) = (SHAPE.d_model, SHAPE.vocab_size, m.wide(table));
+    let bias = m.has("cls.predictions.bias").then(|| m.wide("cls.predictions.bias"));
     let of_row = |row: &Row| -> f64 {
         let embed = |source: &Source| match *source {
             Source::Text(id) => table[id as usize * d..][..d].to_vec(),
@@ -120,7 +153,7 @@ fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f6
         let at = |&Prediction { at, token }: &Prediction| {
             let mut logits = vec![0.0; v];
             let head = matmul::Shape { layout: Layout::OutIn, n_in: d, n_out: v };
-            matmul::forward(&hidden[at * d..][..d], (&table, head), None, None, &mut logits);
+            matmul::forward(&hidden[at * d..][..d], (&table, head), bias.as_deref(), None, &mut logits);
             cross_entropy::loss(&logits, &[(token as usize, f64::from(row.weight))])
         };
         row.scored.iter().map(at).sum()
@@ -128,7 +161,8 @@ fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f6
     rows.iter().map(of_row).sum()
 }
 
-fn check(name: &str, m: &Synthetic, forward: Forward, table: &str) {
+/// Rows of a causal model.
+fn continued() -> Vec<Row> {
     let row = |text: &[u32], n_scored: usize, weight: f32| {
         let tokens = sources(N_SOFT, text);
         let start = tokens.len() - n_scored;
@@ -138,18 +172,37 @@ fn check(name: &str, m: &Synthetic, forward: Forward, table: &str) {
     // soft tokens within the text, one of them twice in the batch
     rows[2].tokens.insert(4, Source::Soft(1));
     rows[2].scored[0].at += 1;
+    rows
+}
 
+/// Rows of a masked model: prompt in front and in the middle, masks (token 3) that two rows share.
+fn masked() -> Vec<Row> {
+    let row = |text: &[u32], scored: &[(usize, u32)], weight: f32| {
+        let prediction = |&(at, token): &(usize, u32)| Prediction { at: N_SOFT + at, token };
+        let scored = scored.iter().map(prediction).collect();
+        Row { encoder: Vec::new(), tokens: sources(N_SOFT, text), scored, weight }
+    };
+    let mut rows = vec![
+        row(&[4, 3, 3, 9], &[(2, 5), (1, 16)], 0.4),
+        row(&[4, 3, 3, 9], &[(2, 5)], 0.7),
+        row(&[3, 0], &[(0, 11)], 0.3),
+    ];
+    rows[2].tokens.push(Source::Soft(1));
+    rows
+}
+
+fn check(name: &str, m: &Synthetic, forward: Forward, table: &str, rows: &[Row]) {
     let folder = tempfile::tempdir().unwrap();
     m.write(folder.path());
     let model = LanguageModel::open(folder.path()).unwrap();
     let prompt: Vec<f32> = Rng(77).normals(N_SOFT * SHAPE.d_model).iter().map(|x| 0.5 * x).collect();
-    let (actual_loss, _, gradient) = loss_and_gradient(&model, &rows, &prompt);
+    let (actual_loss, _, gradient) = loss_and_gradient(&model, rows, &prompt);
 
     let wide: Vec<f64> = prompt.iter().map(|&x| f64::from(x)).collect();
     let at = |i: usize, h: f64| {
         let mut shifted = wide.clone();
         shifted[i] += h;
-        loss(m, forward, table, &rows, &shifted)
+        loss(m, forward, table, rows, &shifted)
     };
     let h = 1e-5;
     let expected: Vec<f64> = (0..wide.len()).map(|i| (at(i, h) - at(i, -h)) / (2.0 * h)).collect();
@@ -161,10 +214,16 @@ fn check(name: &str, m: &Synthetic, forward: Forward, table: &str) {
 
 #[test]
 fn gpt2_by_finite_differences() {
-    check("gpt2", &Synthetic::gpt2(Shape { n_kv_heads: 2, ..SHAPE }, 5), gpt2, "wte.weight");
+    check("gpt2", &Synthetic::gpt2(Shape { n_kv_heads: 2, ..SHAPE }, 5), gpt2, "wte.weight", &continued());
 }
 
 #[test]
 fn llama_by_finite_differences() {
-    check("llama", &Synthetic::llama(SHAPE, 6), llama, "model.embed_tokens.weight");
+    check("llama", &Synthetic::llama(SHAPE, 6), llama, "model.embed_tokens.weight", &continued());
+}
+
+#[test]
+fn bert_by_finite_differences() {
+    let shape = Shape { n_kv_heads: 2, ..SHAPE };
+    check("bert", &Synthetic::bert(shape, 7), bert, "bert.embeddings.word_embeddings.weight", &masked());
 }

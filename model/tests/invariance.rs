@@ -5,7 +5,7 @@ mod common;
 use common::synthetic::{Shape, Synthetic};
 use common::{Fixture, largest, loss_and_gradient};
 use kernels::testing::{Rng, Tolerance, close};
-use prompt_tuning_model::{LanguageModel, Row, Source};
+use prompt_tuning_model::{Family, LanguageModel, Prediction, Row, Source};
 use proptest::prelude::*;
 
 /// Rows that begin with a piece of each other or with the soft prompt, in random order, with random weights.
@@ -32,6 +32,38 @@ fn random_rows(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
         rows.push(Row::causal(tokens, start, 0.1 + rng.uniform() as f32));
     }
     rows
+}
+
+/// Rows of a masked model: masks (and what they hide) anywhere, soft tokens anywhere, some rows with the same text.
+fn random_masked_rows(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
+    let mut rng = Rng(seed);
+    let mut rows: Vec<Row> = Vec::new();
+    for _ in 0..2 + rng.below(6) {
+        let tokens: Vec<Source> = match rows.len() {
+            n if n > 0 && rng.below(3) == 0 => rows[rng.below(n)].tokens.clone(),
+            _ => {
+                let text = (0..1 + rng.below(12)).map(|_| match rng.below(6) {
+                    0 => Source::Soft(rng.below(n_soft) as u32),
+                    _ => Source::Text(rng.below(vocab) as u32),
+                });
+                (0..n_soft as u32).map(Source::Soft).chain(text).collect()
+            }
+        };
+        let at = (0..1 + rng.below(3)).map(|_| rng.below(tokens.len()));
+        let at: Vec<usize> = at.collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        let scored = at.into_iter().map(|at| Prediction { at, token: rng.below(vocab) as u32 }).collect();
+        rows.push(Row { encoder: Vec::new(), tokens, scored, weight: 0.1 + rng.uniform() as f32 });
+    }
+    rows
+}
+
+/// Rows of the model's family.
+fn rows_for(model: &LanguageModel, seed: u64, n_soft: usize) -> Vec<Row> {
+    let vocab = model.config().vocab_size;
+    match model.family() {
+        Family::Masked => random_masked_rows(seed, n_soft, vocab),
+        Family::Causal | Family::Seq2Seq => random_rows(seed, n_soft, vocab),
+    }
 }
 
 /// Which path of a sum is taken differs, so the last bits do: over 1200 draws the gradients of these models were
@@ -68,9 +100,9 @@ proptest! {
 
     #[test]
     fn a_row_alone_is_the_row_in_any_batch(seed in any::<u64>()) {
-        for name in ["gpt2-square", "llama-gqa-tied-bf16", "qwen2-bias-tied"] {
+        for name in ["gpt2-square", "llama-gqa-tied-bf16", "qwen2-bias-tied", "bert-english", "bert-untied"] {
             let f = Fixture::open(name);
-            let rows = random_rows(seed, f.n_virtual(), f.model.config().vocab_size);
+            let rows = rows_for(&f.model, seed, f.n_virtual());
             let checked = check_rows(&f.model, &rows, &f.tensor("prompt.init"));
             prop_assert!(checked.is_ok(), "{name}: {}", checked.unwrap_err());
         }
@@ -96,12 +128,12 @@ proptest! {
 #[test]
 fn threads_change_no_bit() {
     let shape = Shape { d_model: 192, n_layers: 2, n_heads: 6, n_kv_heads: 2, d_ff: 512, vocab_size: 1500 };
-    for model in [Synthetic::gpt2(shape, 1), Synthetic::llama(shape, 2)] {
+    for model in [Synthetic::gpt2(shape, 1), Synthetic::llama(shape, 2), Synthetic::bert(shape, 3)] {
         let folder = tempfile::tempdir().unwrap();
         model.write(folder.path());
         let model = LanguageModel::open(folder.path()).unwrap();
         let prompt: Vec<f32> = Rng(3).normals(8 * 192).iter().map(|x| 0.1 * x).collect();
-        let rows: Vec<Row> = (0..8).flat_map(|seed| random_rows(seed, 8, 1500)).collect();
+        let rows: Vec<Row> = (0..8).flat_map(|seed| rows_for(&model, seed, 8)).collect();
         let with_threads = |n: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
             let (loss, log_probs, gradient) = pool.install(|| loss_and_gradient(&model, &rows, &prompt));

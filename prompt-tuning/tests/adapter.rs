@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kernels::testing::{Tolerance, close};
+use model::Family;
 use prompt_tuning::adapter::{Adapter, AdapterConfig, BaseModel, ModelIdentity, PeftInit, Provenance};
 use prompt_tuning::soft_prompt::SoftPrompt;
 
@@ -16,7 +17,7 @@ fn fixture(name: &str) -> PathBuf {
 fn adapter(n_tokens: usize, d_model: usize) -> Adapter {
     let base = BaseModel { name: "gpt2".into(), n_heads: 12, n_layers: 12, d_model };
     Adapter {
-        config: AdapterConfig::causal(n_tokens, &base, PeftInit::Random),
+        config: AdapterConfig::new(Family::Causal, n_tokens, &base, PeftInit::Random),
         prompt: SoftPrompt::new(n_tokens, d_model, (0..n_tokens * d_model).map(|i| i as f32 / 8.0).collect()),
         provenance: None,
     }
@@ -59,7 +60,7 @@ fn adapters_of_peft_are_read_and_written_byte_for_byte() {
         }
         // what we would have written ourselves
         let base = BaseModel { name: name.into(), n_heads: 4, n_layers: 2, d_model };
-        assert_eq!(adapter.config, AdapterConfig::causal(5, &base, PeftInit::Random));
+        assert_eq!(adapter.config, AdapterConfig::new(Family::Causal, 5, &base, PeftInit::Random));
     }
 }
 

@@ -33,7 +33,9 @@ pub fn step(config: &Config, batch: &PackedBatch) -> f64 {
         let wanted = if i == 0 { &soft } else { &all };
         layer(config, &batch.forest.mask, queries, wanted)
     });
-    let head = 2 * batch.outputs.len() * config.d_model * config.vocab_size;
+    // BERT's head has a layer of its own before the decoder
+    let transform = if config.architecture == Architecture::Bert { config.d_model } else { 0 };
+    let head = 2 * batch.outputs.len() * config.d_model * (config.vocab_size + transform);
     layers.sum::<f64>() + 2.0 * head as f64
 }
 
@@ -42,8 +44,8 @@ fn layer(config: &Config, mask: &Intervals, queries: &[u32], wanted: &[u32]) -> 
     let d = config.d_model;
     let (width, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
     let matrices = match config.architecture {
-        Architecture::Gpt2 => 2,
-        _ => 3,
+        Architecture::Gpt2 | Architecture::Bert => 2,
+        Architecture::Llama => 3,
     };
     let (keys, q) = (mask.begin.len(), queries.len());
     let wanted_queries: Vec<u32> =

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autograd::{Tape, Value};
-use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Row, Source, Step};
+use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Prediction, Row, Source, Step};
 use tensor::{Checkpoint, Tensor};
 
 pub const FIXTURES: [&str; 8] = [
@@ -18,6 +18,9 @@ pub const FIXTURES: [&str; 8] = [
     "llama3-rope",
     "qwen2-bias-tied",
 ];
+
+/// BERTs: soft tokens in front of `[CLS]`, rows with masks.
+pub const MASKED: [&str; 3] = ["bert-english", "bert-chinese", "bert-untied"];
 
 pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -67,12 +70,22 @@ impl Fixture {
     /// The rows of `batch`, each scored token weighing `weight`.
     pub fn batch(&self, n_soft: usize, weight: f32) -> Vec<Row> {
         let row = |item: &serde_json::Value| {
+            if item["ids"].is_array() {
+                return masked_row(item, n_soft, weight);
+            }
             let (prompt, completion) = (ids(&item["prompt_ids"]), ids(&item["completion_ids"]));
             let tokens = sources(n_soft, &[prompt.as_slice(), &completion].concat());
             Row::causal(tokens, n_soft + prompt.len(), weight)
         };
         self.expected["batch"].as_array().unwrap().iter().map(row).collect()
     }
+}
+
+fn masked_row(item: &serde_json::Value, n_soft: usize, weight: f32) -> Row {
+    let prediction = |(at, token)| Prediction { at: n_soft + at as usize, token };
+    let scored = ids(&item["mask_positions"]).into_iter().zip(ids(&item["labels"])).map(prediction);
+    let tokens = sources(n_soft, &ids(&item["ids"]));
+    Row { encoder: Vec::new(), tokens, scored: scored.collect(), weight }
 }
 
 pub fn ids(list: &serde_json::Value) -> Vec<u32> {

@@ -5,6 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use model::Family;
+
 use crate::error::{Error, Result};
 
 /// The PEFT whose files ours are byte for byte.
@@ -100,8 +102,16 @@ impl Default for AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// The config of `n_tokens` virtual tokens in front of a causal model.
-    pub fn causal(n_tokens: usize, base: &BaseModel, init: PeftInit) -> AdapterConfig {
+    /// The config of `n_tokens` virtual tokens in front of a model of `family`.
+    ///
+    /// PEFT has no task of masked models. Its feature extraction puts the prompt in front and calls whatever model it is
+    /// given, so that one with a masked-language-model head gives its logits.
+    pub fn new(family: Family, n_tokens: usize, base: &BaseModel, init: PeftInit) -> AdapterConfig {
+        let task_type = match family {
+            Family::Causal => "CAUSAL_LM",
+            Family::Masked => "FEATURE_EXTRACTION",
+            Family::Seq2Seq => "SEQ_2_SEQ_LM",
+        };
         let mut config = AdapterConfig {
             base_model_name_or_path: Some(base.name.clone()),
             inference_mode: true,
@@ -111,7 +121,7 @@ impl AdapterConfig {
             num_virtual_tokens: n_tokens,
             peft_type: PROMPT_TUNING.into(),
             peft_version: Some(PEFT_VERSION.into()),
-            task_type: Some("CAUSAL_LM".into()),
+            task_type: Some(task_type.into()),
             token_dim: Some(base.d_model),
             ..AdapterConfig::default()
         };
@@ -215,7 +225,7 @@ mod tests {
     #[test]
     fn text_is_escaped_as_python_does() {
         let text = "法 \u{7f} \u{1f600} \"q\" \\ \t\u{1}/";
-        let json = AdapterConfig::causal(20, &base(), PeftInit::Text(text.into())).to_json();
+        let json = AdapterConfig::new(Family::Causal, 20, &base(), PeftInit::Text(text.into())).to_json();
         let line = json.lines().find(|line| line.contains("init_text")).unwrap();
         assert_eq!(line, r#"  "prompt_tuning_init_text": "\u6cd5 \u007f \ud83d\ude00 \"q\" \\ \t\u0001/","#);
         assert!(json.ends_with("\"tokenizer_name_or_path\": \"gpt2\"\n}"));
@@ -224,7 +234,7 @@ mod tests {
 
     #[test]
     fn nested_objects_are_sorted_and_empty_ones_stay_on_their_line() {
-        let mut config = AdapterConfig::causal(20, &base(), PeftInit::SampleVocab);
+        let mut config = AdapterConfig::new(Family::Causal, 20, &base(), PeftInit::SampleVocab);
         config.auto_mapping = serde_json::json!({"parent_library": "x", "base_model_class": []});
         let json = config.to_json();
         let start =

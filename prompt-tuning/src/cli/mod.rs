@@ -2,6 +2,7 @@
 
 mod eval;
 mod fetch;
+mod fill_mask;
 mod generate;
 mod inspect;
 mod predict;
@@ -37,6 +38,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Log-probabilities of given completions
     Score(score::ScoreArgs),
+    /// Say what stands behind the masks of a text
+    FillMask(fill_mask::FillMaskArgs),
     /// Show the vocabulary tokens nearest to each soft token
     Inspect(inspect::InspectArgs),
     /// Fetch a model from the hub into the cache
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::FillMask(args) => fill_mask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Fetch(args) => fetch::run(&args),
     };

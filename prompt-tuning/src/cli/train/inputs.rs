@@ -164,7 +164,7 @@ impl Inputs {
             steps,
         };
         Adapter {
-            config: AdapterConfig::causal(prompt.n_tokens, &base, self.init.peft()),
+            config: AdapterConfig::new(self.session.model.family(), prompt.n_tokens, &base, self.init.peft()),
             prompt: prompt.clone(),
             provenance: Some(provenance),
         }
