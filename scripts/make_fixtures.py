@@ -23,19 +23,20 @@ from safetensors.torch import save_file
 
 import fixture_bert
 import fixture_records
+import fixture_t5
 import fixture_text
 from fixture_models import CASES, write_json
 
 FIXTURES = Path(__file__).resolve().parent.parent / "model" / "tests" / "fixtures"
-WITH_ADAPTER = ("gpt2-tied-f32", "llama-gqa-tied-bf16")
-ALL = CASES | fixture_text.CASES | fixture_bert.CASES
+WITH_ADAPTER = ("gpt2-tied-f32", "llama-gqa-tied-bf16", "t5-v1.1-gated-bf16")
+ALL = CASES | fixture_text.CASES | fixture_t5.CASES | fixture_bert.CASES
 TOLERANCE = 1e-4
 
 
 def records_of(folder):
     """The module that knows what is recorded of this kind of model."""
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
-    return {"bert": fixture_bert}.get(model_type, fixture_records)
+    return {"t5": fixture_t5, "bert": fixture_bert}.get(model_type, fixture_records)
 
 
 def check_weights(folder, made):
@@ -57,7 +58,7 @@ def make(name, seed):
     assert rounding < 3e-5, f"{name}: rounding alone makes {rounding:.1e}, too near the tests' 1e-4: change the seed"
     if name in WITH_ADAPTER:
         prompt = tensors["adamw.prompt"]
-        tensors |= records.save_adapter(peft_model, prompt, values["rows"], folder / "adapter")
+        tensors |= records.save_adapter(peft_model, prompt, values, folder / "adapter")
     if name in fixture_text.CASES:
         values |= fixture_text.text_records(folder)
     write_json(folder / "expected.json", values)
@@ -78,7 +79,8 @@ def check_adapter(adapter, model, logits_file, ids):
         print(json.dumps({"ids": ids, "logits": records.logits(peft_model, ids).tolist()}))
         return
     given = json.loads(logits_file.read_text())
-    theirs = records.logits(peft_model, given["ids"])
+    labels = [given["labels"]] if "labels" in given else []
+    theirs = records.logits(peft_model, given["ids"], *labels)
     ours = torch.tensor(given["logits"])
     assert len(ours) in (len(theirs), len(given["ids"])), f"{len(ours)} rows of logits for {len(given['ids'])} ids"
     worst = (ours - theirs[-len(ours) :]).abs().max().item()
@@ -98,6 +100,8 @@ def main():
     torch.set_num_threads(1)  # one thread: the same sums on every machine with the same CPU kind
     if a.check_adapter:
         return check_adapter(a.check_adapter, a.model, a.logits, a.ids)
+    if not a.cases or "t5-buckets.json" in a.cases:
+        write_json(FIXTURES / "t5-buckets.json", fixture_t5.buckets())
     for i, name in enumerate(ALL):
         if not a.cases or name in a.cases:
             make(name, seed=100 + 10 * i)

@@ -6,8 +6,8 @@ use std::path::Path;
 use kernels::testing::Rng;
 use model::generate::Options;
 use model::{Hooks, LanguageModel, Source, generate};
+use prompt_tuning::SoftPrompt;
 use prompt_tuning::train::memory;
-use prompt_tuning::{SoftPrompt, evaluate};
 use serde::{Deserialize, Serialize};
 
 use crate::ceilings::{Streams, Threads};
@@ -69,7 +69,7 @@ pub fn run(folder: &Path, plan: Plan) -> Result<GenerationRun, String> {
         })
         .collect();
     let prompt = data::normals(1, plan.prompt * config.d_model, 0.02);
-    let prompt = evaluate::constant(&SoftPrompt::new(plan.prompt, config.d_model, prompt));
+    let prompt = SoftPrompt::new(plan.prompt, config.d_model, prompt).constant();
     let time = |new: usize| -> Result<f64, String> {
         let options = Options { max_new_tokens: new, ..Options::default() };
         let mut made = Ok(Vec::new());

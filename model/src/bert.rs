@@ -12,12 +12,13 @@
 
 use std::sync::Arc;
 
-use autograd::ops::{Intervals, Qkv, activation, add_rows, attention, gather_rows, linear, segment};
+use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, linear};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
 use tensor::{Checkpoint, Frozen};
 
+use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
 use crate::layers::{LayerNorm, linear_layer};
 use crate::{Config, Error, Result};
@@ -107,9 +108,8 @@ impl Bert {
     }
 
     /// Hidden states of the wanted tokens as the decoder takes them. In the last block only they need queries and the
-    /// MLP. Panics with a cache: what a token computes depends on the tokens after it.
-    pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, step: Step) -> Value {
-        assert!(step.cache.is_none(), "a masked model has nothing to cache");
+    /// MLP. A cache can only hold a prefix: what a token computes depends on the tokens after it.
+    pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
         let placed = add_rows(embeds, &self.position_embeddings, step.positions);
         let types = vec![0; step.positions.len()];
         let mut x = self.norm.forward(tape, &add_rows(&placed, &self.token_type_embeddings, &types));
@@ -120,7 +120,9 @@ impl Bert {
                 None => Pass { rows: None, mask: step.mask.clone() },
             };
             let block = block.clone();
-            x = segment(tape, &x, move |tape, x| block.forward(tape, x, &pass));
+            x = run_block(tape, &[&x], (step.cache.as_deref_mut(), i), move |tape, x, (past, _)| {
+                block.forward(tape, &x[0], &pass, past)
+            });
         }
         let h = activation(tape, &linear(tape, &x, &self.transform, None), self.activation);
         self.transform_norm.forward(tape, &h)
@@ -149,12 +151,12 @@ impl Block {
     }
 
     /// `[T, d_model]` to `[rows or T, d_model]`. The mask counts the queries of `rows`.
-    fn forward(&self, tape: &Tape, x: &Value, pass: &Pass) -> Value {
+    fn forward(&self, tape: &Tape, x: &Value, pass: &Pass, past: Option<&mut LayerCache>) -> Value {
         let wanted = pass.rows.as_ref().map_or_else(|| x.clone(), |rows| gather_rows(tape, x, rows));
         let q = linear(tape, &wanted, &self.query, None);
         let k = linear(tape, x, &self.key, None);
         let v = linear(tape, x, &self.value, None);
-        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, &pass.mask);
+        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, &pass.mask, past);
         let x = linear(tape, &mixed, &self.attention_output, Some(&wanted));
         let x = self.attention_norm.forward(tape, &x);
 

@@ -22,6 +22,25 @@ pub enum Architecture {
     Llama,
     /// BERT with its masked-language-model head ([`crate::bert`]).
     Bert,
+    /// T5 of all versions, mT5 ([`crate::t5`]).
+    T5,
+}
+
+/// What only encoder-decoders have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seq2Seq {
+    /// Number of blocks of the decoder; `n_layers` is the encoder's.
+    pub n_decoder_layers: usize,
+    /// The token that every decoder row begins with.
+    pub decoder_start_token_id: u32,
+    /// Buckets of relative positions.
+    pub n_buckets: usize,
+    /// Distance from which on all positions are in the last bucket.
+    pub max_distance: usize,
+    /// Whether the MLP has a gate.
+    pub gated_mlp: bool,
+    /// What hidden states are multiplied by in front of the head.
+    pub head_scale: f32,
 }
 
 impl Architecture {
@@ -30,6 +49,7 @@ impl Architecture {
         match self {
             Architecture::Gpt2 | Architecture::Llama => Family::Causal,
             Architecture::Bert => Family::Masked,
+            Architecture::T5 => Family::Seq2Seq,
         }
     }
 }
@@ -39,7 +59,7 @@ impl Architecture {
 pub struct Config {
     /// Which code runs the model.
     pub architecture: Architecture,
-    /// `model_type` as written in the file: `gpt2`, `llama`, `qwen2`, `mistral`, `bert`.
+    /// `model_type` as written in the file: `gpt2`, `llama`, `qwen2`, `mistral`, `t5`, `mt5`, `bert`.
     pub model_type: String,
     /// Width of the residual stream.
     pub d_model: usize,
@@ -79,6 +99,8 @@ pub struct Config {
     pub bos_token_id: Option<u32>,
     /// `_name_or_path` of the file, else the name of the folder.
     pub name_or_path: String,
+    /// What only encoder-decoders have.
+    pub seq2seq: Option<Seq2Seq>,
 }
 
 impl Config {
@@ -109,6 +131,7 @@ impl Config {
             "gpt2" => gpt2,
             "llama" | "qwen2" | "mistral" => llama,
             "bert" => bert,
+            "t5" | "mt5" => t5,
             other => return Err(refused(keys, other)),
         };
         refuse_other_heads(keys, model_type)?;
@@ -124,6 +147,16 @@ impl Config {
     pub fn heads(&self) -> Heads {
         let Config { n_heads, n_kv_heads, head_dim, .. } = *self;
         Heads { n_heads, n_kv_heads, head_dim, scale: (head_dim as f32).sqrt().recip() }
+    }
+
+    /// Layers that a tuned prefix has keys and values for: those of the decoder, if there is one.
+    pub fn n_prefix_layers(&self) -> usize {
+        self.seq2seq.map_or(self.n_layers, |seq2seq| seq2seq.n_decoder_layers)
+    }
+
+    /// Width of the keys of one layer.
+    pub fn prefix_width(&self) -> usize {
+        self.n_kv_heads * self.head_dim
     }
 
     fn add_eos(&mut self, ids: Vec<u32>) {
@@ -262,6 +295,72 @@ fn bert(keys: &Keys, model_type: &str) -> Result<Config> {
     })
 }
 
+/// Relative positions have no window. This only bounds what a typing error can ask for.
+const NO_WINDOW: usize = 1 << 16;
+
+fn t5(keys: &Keys, model_type: &str) -> Result<Config> {
+    let d_model = keys.needed_size("d_model")?;
+    let n_layers = keys.needed_size("num_layers")?;
+    let n_heads = keys.needed_size("num_heads")?;
+    let (activation, gated_mlp) = t5_activation(keys)?;
+    let common = common(keys, model_type)?;
+    // transformers 5 always ties and says in `scale_decoder_outputs` what it said in `tie_word_embeddings` before
+    let scaled = keys.flag("scale_decoder_outputs")?.or(common.tie_word_embeddings).unwrap_or(true);
+    let start = keys.token_ids("decoder_start_token_id")?.first().copied();
+    let seq2seq = Seq2Seq {
+        n_decoder_layers: keys.size("num_decoder_layers")?.unwrap_or(n_layers),
+        decoder_start_token_id: start.or(keys.token_ids("pad_token_id")?.first().copied()).unwrap_or(0),
+        n_buckets: keys.size("relative_attention_num_buckets")?.unwrap_or(32),
+        max_distance: keys.size("relative_attention_max_distance")?.unwrap_or(128),
+        gated_mlp,
+        head_scale: if scaled { (d_model as f32).sqrt().recip() } else { 1.0 },
+    };
+    check_t5(keys, &seq2seq, common.vocab_size)?;
+    Ok(Config {
+        architecture: Architecture::T5,
+        d_model,
+        n_layers,
+        n_heads,
+        n_kv_heads: n_heads,
+        head_dim: keys.size("d_kv")?.unwrap_or(64),
+        d_ff: keys.needed_size("d_ff")?,
+        n_positions: NO_WINDOW,
+        norm_eps: keys.positive("layer_norm_epsilon")?.unwrap_or(1e-6),
+        activation,
+        seq2seq: Some(seq2seq),
+        ..common
+    })
+}
+
+fn check_t5(keys: &Keys, seq2seq: &Seq2Seq, vocab_size: usize) -> Result<()> {
+    let Seq2Seq { n_buckets, max_distance, n_decoder_layers, decoder_start_token_id: start, .. } = *seq2seq;
+    if !(4..=NO_WINDOW).contains(&n_buckets) || !(n_buckets / 2 + 1..=NO_WINDOW).contains(&max_distance) {
+        return Err(keys.config(format!(
+            "`relative_attention_num_buckets` {n_buckets} and `relative_attention_max_distance` {max_distance} do not fit: \
+             at least 4 buckets are needed, and a distance above half of them, up to {NO_WINDOW}"
+        )));
+    }
+    if n_decoder_layers > 1 << 20 {
+        return Err(keys.config(format!("decoder layers is {n_decoder_layers}, more than any model has")));
+    }
+    match (start as usize) < vocab_size {
+        true => Ok(()),
+        false => Err(keys.config(format!(
+            "`decoder_start_token_id` is {start}, but the vocabulary has {vocab_size} tokens"
+        ))),
+    }
+}
+
+/// `relu`, or `gated-` and an activation. T5's `gated-gelu` means the approximated one.
+fn t5_activation(keys: &Keys) -> Result<(Activation, bool)> {
+    let name = keys.string("feed_forward_proj")?.unwrap_or("relu");
+    match name.strip_prefix("gated-") {
+        Some("gelu") => Ok((Activation::GeluTanh, true)),
+        Some(name) => Ok((named_activation(keys, "feed_forward_proj", name)?, true)),
+        None => Ok((named_activation(keys, "feed_forward_proj", name)?, false)),
+    }
+}
+
 /// What all architectures call alike; the other fields are placeholders to be overwritten.
 fn common(keys: &Keys, model_type: &str) -> Result<Config> {
     Ok(Config {
@@ -286,11 +385,16 @@ fn common(keys: &Keys, model_type: &str) -> Result<Config> {
         eos_token_ids: keys.token_ids("eos_token_id")?,
         bos_token_id: keys.token_ids("bos_token_id")?.first().copied(),
         name_or_path: keys.string("_name_or_path")?.unwrap_or_default().into(),
+        seq2seq: None,
     })
 }
 
 fn activation(keys: &Keys, key: &str, default: &str) -> Result<Activation> {
-    match keys.string(key)?.unwrap_or(default) {
+    named_activation(keys, key, keys.string(key)?.unwrap_or(default))
+}
+
+fn named_activation(keys: &Keys, key: &str, name: &str) -> Result<Activation> {
+    match name {
         "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
         "gelu" => Ok(Activation::GeluErf),
         "silu" | "swish" => Ok(Activation::Silu),
@@ -317,7 +421,10 @@ fn refuse_other_heads(keys: &Keys, model_type: &str) -> Result<()> {
     let Some(name) = name else { return Ok(()) };
     let (heads, version): (&[&str], _) = match model_type {
         "bert" => (&["ForMaskedLM", "ForPreTraining"], "masked (…ForMaskedLM)"),
-        _ => (&["ForCausalLM", "LMHeadModel", "DoubleHeadsModel"], "causal (…ForCausalLM)"),
+        _ => (
+            &["ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "DoubleHeadsModel"],
+            "causal (…ForCausalLM)",
+        ),
     };
     match heads.iter().any(|end| name.ends_with(end)) {
         true => Ok(()),
@@ -328,8 +435,8 @@ fn refuse_other_heads(keys: &Keys, model_type: &str) -> Result<()> {
     }
 }
 
-const SUPPORTED: &str =
-    "gpt2, llama (Llama 2 and 3, SmolLM2), qwen2, mistral, bert (with its masked-LM head)";
+const SUPPORTED: &str = "gpt2, llama (Llama 2 and 3, SmolLM2), qwen2, mistral, bert (with its masked-LM head), t5 (v1.0, v1.1, Flan, \
+                         mT5)";
 
 fn refused(keys: &Keys, model_type: &str) -> Error {
     const ENCODERS: [&str; 11] = [
@@ -345,7 +452,7 @@ fn refused(keys: &Keys, model_type: &str) -> Error {
         "mpnet",
         "nomic_bert",
     ];
-    const BOTH: [&str; 8] = ["t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "encoder-decoder"];
+    const BOTH: [&str; 6] = ["umt5", "bart", "mbart", "pegasus", "marian", "encoder-decoder"];
     let name = keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str).unwrap_or("");
     let why = if ENCODERS.contains(&model_type) && name.ends_with("ForMaskedLM") {
         "is a masked language model, which cannot be prompted here yet"

@@ -80,6 +80,15 @@ impl Forest {
         Forest { sources: sources.into(), positions: positions.into(), mask: Arc::new(mask), paths }
     }
 
+    /// Positions and mask when `n` keys that everybody sees come before the tokens.
+    pub fn behind(&self, n: usize) -> (Arc<[u32]>, Arc<Intervals>) {
+        if n == 0 {
+            return (self.positions.clone(), self.mask.clone());
+        }
+        let positions = self.positions.iter().map(|position| position + n as u32).collect();
+        (positions, Arc::new(self.mask.behind(n, self.len())))
+    }
+
     /// Tokens stored, each of them once.
     pub fn len(&self) -> usize {
         self.sources.len()

@@ -62,7 +62,7 @@ impl PackedBatch {
 }
 
 /// The trees of one encoder input are neighbours, so who sees it is one interval.
-fn cross(encoder: &Forest, forest: &Forest, n_rows: usize) -> Intervals {
+pub(crate) fn cross(encoder: &Forest, forest: &Forest, n_rows: usize) -> Intervals {
     let mut cross = Intervals { begin: vec![u32::MAX; encoder.len()], end: vec![0; encoder.len()] };
     for row in 0..n_rows {
         let root = forest.path(row)[0];

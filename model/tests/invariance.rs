@@ -3,9 +3,9 @@
 mod common;
 
 use common::synthetic::{Shape, Synthetic};
-use common::{Fixture, largest, loss_and_gradient};
+use common::{Fixture, T5, largest, loss_and_gradient};
 use kernels::testing::{Rng, Tolerance, close};
-use prompt_tuning_model::{Family, LanguageModel, Prediction, Row, Source};
+use prompt_tuning_model::{LanguageModel, Prediction, Row, Source};
 use proptest::prelude::*;
 
 /// Rows that begin with a piece of each other or with the soft prompt, in random order, with random weights.
@@ -57,13 +57,18 @@ fn random_masked_rows(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
     rows
 }
 
-/// Rows of the model's family.
-fn rows_for(model: &LanguageModel, seed: u64, n_soft: usize) -> Vec<Row> {
-    let vocab = model.config().vocab_size;
-    match model.family() {
-        Family::Masked => random_masked_rows(seed, n_soft, vocab),
-        Family::Causal | Family::Seq2Seq => random_rows(seed, n_soft, vocab),
-    }
+/// The same for an encoder-decoder: an encoder input is one of a few, and its decoder rows begin alike.
+fn random_answers(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
+    let rows = random_rows(seed, n_soft, vocab);
+    let mut rng = Rng(seed + 1);
+    let inputs: Vec<Vec<Source>> = rows.iter().map(|row| row.tokens.clone()).collect();
+    let answer = |row: &Row| {
+        let ids = [2, 5, 9, rng.below(3) as u32, rng.below(vocab) as u32];
+        let tokens: Vec<Source> = ids[..2 + rng.below(4)].iter().map(|&id| Source::Text(id)).collect();
+        let encoder = [&[Source::Soft(0)], inputs[rng.below(inputs.len())].as_slice()].concat();
+        Row { encoder, ..Row::causal(tokens, 1, row.weight) }
+    };
+    rows.iter().map(answer).collect()
 }
 
 /// Which path of a sum is taken differs, so the last bits do: over 1200 draws the gradients of these models were
@@ -100,11 +105,17 @@ proptest! {
 
     #[test]
     fn a_row_alone_is_the_row_in_any_batch(seed in any::<u64>()) {
-        for name in ["gpt2-square", "llama-gqa-tied-bf16", "qwen2-bias-tied", "bert-english", "bert-untied"] {
-            let f = Fixture::open(name);
-            let rows = rows_for(&f.model, seed, f.n_virtual());
-            let checked = check_rows(&f.model, &rows, &f.tensor("prompt.init"));
-            prop_assert!(checked.is_ok(), "{name}: {}", checked.unwrap_err());
+        let families: [(&[&'static str], fn(u64, usize, usize) -> Vec<Row>); 3] = [
+            (&["gpt2-square", "llama-gqa-tied-bf16", "qwen2-bias-tied"], random_rows),
+            (&["bert-english", "bert-untied"], random_masked_rows),
+            (&T5, random_answers),
+        ];
+        for (names, make) in families {
+            for f in names.iter().copied().map(Fixture::open) {
+                let rows = make(seed, f.n_virtual(), f.model.config().vocab_size);
+                let checked = check_rows(&f.model, &rows, &f.tensor("prompt.init"));
+                prop_assert!(checked.is_ok(), "{}: {}", f.name, checked.unwrap_err());
+            }
         }
     }
 
@@ -128,12 +139,17 @@ proptest! {
 #[test]
 fn threads_change_no_bit() {
     let shape = Shape { d_model: 192, n_layers: 2, n_heads: 6, n_kv_heads: 2, d_ff: 512, vocab_size: 1500 };
-    for model in [Synthetic::gpt2(shape, 1), Synthetic::llama(shape, 2), Synthetic::bert(shape, 3)] {
+    for (model, make) in [
+        (Synthetic::gpt2(shape, 1), random_rows as fn(u64, usize, usize) -> Vec<Row>),
+        (Synthetic::llama(shape, 2), random_rows),
+        (Synthetic::t5(shape, 3), random_answers),
+        (Synthetic::bert(shape, 4), random_masked_rows),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         model.write(folder.path());
         let model = LanguageModel::open(folder.path()).unwrap();
         let prompt: Vec<f32> = Rng(3).normals(8 * 192).iter().map(|x| 0.1 * x).collect();
-        let rows: Vec<Row> = (0..8).flat_map(|seed| rows_for(&model, seed, 8)).collect();
+        let rows: Vec<Row> = (0..8).flat_map(|seed| make(seed, 8, 1500)).collect();
         let with_threads = |n: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
             let (loss, log_probs, gradient) = pool.install(|| loss_and_gradient(&model, &rows, &prompt));

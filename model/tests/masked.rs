@@ -4,21 +4,18 @@ mod common;
 
 use std::path::Path;
 
-use autograd::{Tape, Value};
+use autograd::Tape;
 use common::{Fixture, MASKED, copy, folder, ids, refusal, take_rows};
 use kernels::testing::{Tolerance, close};
 use prompt_tuning_model::generate::Options;
-use prompt_tuning_model::{Forest, Hooks, LanguageModel, Row, Source, Step, Tokenizer, generate};
+use prompt_tuning_model::{Forest, Hooks, LanguageModel, Prompt, Row, Source, Tokenizer, generate};
 use serde_json::Value as Json;
 
 const ABSOLUTE: Tolerance = Tolerance { absolute: 1e-4, relative: 0.0 };
 
 /// Logits at every token of some rows.
-fn logits(model: &LanguageModel, forest: &Forest, prompt: Option<&Value>) -> tensor::Tensor {
-    let tape = Tape::new();
-    let embeds = model.embed(&tape, &forest.sources, prompt);
-    let step = Step { positions: &forest.positions, mask: &forest.mask, outputs: None, cache: None };
-    model.logits(model.hidden(&tape, &embeds, step).tensor())
+fn logits(model: &LanguageModel, forest: &Forest, prompt: Option<&Prompt>) -> tensor::Tensor {
+    model.logits(model.states(&Tape::new(), forest, prompt, (None, None)).tensor())
 }
 
 fn at_masks(row: &Row, path: &[u32]) -> Vec<u32> {

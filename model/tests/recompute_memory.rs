@@ -5,7 +5,7 @@ mod common;
 use autograd::Tape;
 use common::synthetic::{Shape, Synthetic};
 use kernels::testing::Rng;
-use prompt_tuning_model::{Family, LanguageModel, PackedBatch, Row, Source};
+use prompt_tuning_model::{Family, LanguageModel, PackedBatch, Prompt, Row, Source};
 use tensor::buffer;
 
 const SHAPE: Shape =
@@ -17,7 +17,7 @@ fn step(model: &LanguageModel, batch: &PackedBatch, tape: Tape) -> (f32, Vec<f32
     let before = buffer::usage().live;
     let prompt =
         tape.leaf(&[N_SOFT as usize, SHAPE.d_model], Rng(4).normals(N_SOFT as usize * SHAPE.d_model));
-    let loss = model.score(&tape, batch, Some(&prompt)).loss;
+    let loss = model.score(&tape, batch, Some(&Prompt::Soft(prompt.clone()))).loss;
     let kept = buffer::usage().live - before;
     let gradient = tape.backward(&loss).take(&prompt).f32s().to_vec();
     assert!(gradient.iter().any(|&g| g != 0.0));

@@ -9,11 +9,10 @@
 //! log p(label)  = log Σ p(answer)                               over the answer strings of the label
 //! ```
 
-use autograd::{Tape, Value};
+use autograd::Tape;
 use kernels::threads::on_pool;
 use model::{LanguageModel, PackedBatch, Row};
 use serde::Serialize;
-use tensor::Tensor;
 
 use crate::soft_prompt::SoftPrompt;
 
@@ -69,15 +68,10 @@ fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
 /// The log-probabilities of the scored tokens of each row, in order.
 pub fn token_log_probs(model: &LanguageModel, prompt: Option<&SoftPrompt>, rows: &[Row]) -> Vec<Vec<f32>> {
     let batch = PackedBatch::from_rows(model.family(), rows);
-    let prompt = prompt.map(constant);
+    let prompt = prompt.map(SoftPrompt::constant);
     let scored = on_pool(|| model.score(&Tape::new(), &batch, prompt.as_ref()));
     let of_row = |targets: &Vec<u32>| targets.iter().map(|&t| scored.log_probs[t as usize]).collect();
     batch.row_targets.iter().map(of_row).collect()
-}
-
-/// The prompt as a constant: nothing is recorded for it.
-pub fn constant(prompt: &SoftPrompt) -> Value {
-    Value::constant(Tensor::from_vec(&[prompt.n_tokens, prompt.d_model], prompt.values.clone()))
 }
 
 /// Answers the questions, `batch` at a time; `progress` is told how many are done.

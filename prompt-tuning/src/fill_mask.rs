@@ -11,10 +11,9 @@ use std::sync::Arc;
 
 use autograd::Tape;
 use kernels::threads::on_pool;
-use model::{Forest, LanguageModel, Source, Step};
+use model::{Forest, LanguageModel, Prompt, Source};
 
 use crate::error::{Error, Result};
-use crate::evaluate;
 use crate::soft_prompt::SoftPrompt;
 
 /// A token for a mask.
@@ -48,16 +47,16 @@ pub fn fill(
     mask: u32,
     top: usize,
 ) -> Result<Filled> {
-    let n_soft = prompt.map_or(0, |p| p.n_tokens);
-    let soft = (0..n_soft as u32).map(Source::Soft);
+    let soft = (0..prompt.map_or(0, SoftPrompt::n_soft) as u32).map(Source::Soft);
+    let prompt = prompt.map(SoftPrompt::constant);
     let mut row: Vec<Source> = soft.chain(ids.iter().map(|&id| Source::Text(id))).collect();
-    model.check_row(&row, n_soft)?;
+    model.check_row(&row, prompt.as_ref())?;
     let masks: Vec<usize> = (0..row.len()).filter(|&i| row[i] == Source::Text(mask)).collect();
     if masks.is_empty() {
         return Err(Error::Input("the text has no mask to fill".into()));
     }
     let mut open = masks.clone();
-    let mut log_probs = mask_log_probs(model, prompt, &row, &open)?;
+    let mut log_probs = mask_log_probs(model, prompt.as_ref(), &row, &open)?;
     let choices = log_probs.iter().map(|log_probs| best(log_probs, top)).collect();
     let mut log_prob = 0.0;
     loop {
@@ -70,7 +69,7 @@ pub fn fill(
         if open.is_empty() {
             break;
         }
-        log_probs = mask_log_probs(model, prompt, &row, &open)?;
+        log_probs = mask_log_probs(model, prompt.as_ref(), &row, &open)?;
     }
     let joint = masks.iter().filter_map(|&at| match row[at] {
         Source::Text(id) => Some(id),
@@ -82,20 +81,14 @@ pub fn fill(
 /// `log p` of every token at the places `at` of a row, ascending.
 fn mask_log_probs(
     model: &LanguageModel,
-    prompt: Option<&SoftPrompt>,
+    prompt: Option<&Prompt>,
     row: &[Source],
     at: &[usize],
 ) -> Result<Vec<Vec<f32>>> {
     let forest = Forest::segments([row]);
     let outputs: Arc<[u32]> = at.iter().map(|&at| at as u32).collect();
-    let prompt = prompt.map(evaluate::constant);
-    let hidden = on_pool(|| {
-        let tape = Tape::new();
-        let embeds = model.embed(&tape, &forest.sources, prompt.as_ref());
-        let (positions, mask) = (&*forest.positions, &forest.mask);
-        let step = Step { positions, mask, outputs: Some(&outputs), cache: None };
-        model.hidden(&tape, &embeds, step).tensor().clone()
-    });
+    let hidden =
+        on_pool(|| model.states(&Tape::new(), &forest, prompt, (Some(&outputs), None)).tensor().clone());
     let logits = model.logits(&hidden);
     let rows = logits.f32s().chunks_exact(logits.width()).map(log_softmax);
     rows.collect::<Option<_>>().ok_or_else(|| {

@@ -124,6 +124,16 @@ impl Template {
         Template::parse(&format!("{{soft:{n}}}{}", self.source))
     }
 
+    /// This template without the virtual tokens in front of everything, if it has them there and nowhere else, and how many
+    /// they are: what remains when a prefix takes their place.
+    pub fn without_soft_prefix(&self) -> Option<(Template, usize)> {
+        let (Some(Part::Soft(Soft::Count(n))), 1) = (self.parts.first(), self.soft().count()) else {
+            return None;
+        };
+        let (_, rest) = self.source.split_once('}')?;
+        Some((Template { source: rest.into(), parts: self.parts[1..].to_vec() }, *n))
+    }
+
     /// The places of the answer in order: one `{label}`, or one or several `{mask}`, or none.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.parts.iter().filter_map(|part| match part {
@@ -406,5 +416,8 @@ mod tests {
         assert_eq!(template.soft().count(), 3);
         assert_eq!(template.with_soft_prefix(4).unwrap().parts()[0], Part::Soft(Soft::Count(4)));
         assert!(template.with_soft_prefix(0).is_err());
+        let bare = Template::parse("{x}: {label}").unwrap();
+        assert_eq!(bare.with_soft_prefix(4).unwrap().without_soft_prefix(), Some((bare.clone(), 4)));
+        assert!(template.without_soft_prefix().is_none() && bare.without_soft_prefix().is_none());
     }
 }

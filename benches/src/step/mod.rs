@@ -12,8 +12,6 @@ use prompt_tuning::SoftPrompt;
 use prompt_tuning::data::read_pairs;
 use prompt_tuning::encode::{PairEncoder, Reader};
 use prompt_tuning::train::batches::Batches;
-use prompt_tuning::train::optimizer::Kind;
-use prompt_tuning::train::schedule::Decay;
 use prompt_tuning::train::{Settings, Trainer, memory};
 
 use crate::ceilings::{Arithmetic, Threads, operations_per_second};
@@ -48,18 +46,9 @@ pub fn trainer<'a>(model: &'a LanguageModel, rows: &'a [Row], plan: Plan) -> Tra
     let settings = Settings {
         steps: 1 + plan.steps as u64,
         batch: plan.batch,
-        accumulate: 1,
-        optimizer: Kind::Adamw,
         lr: 1e-3,
-        schedule: Decay::Constant,
-        warmup: 0,
-        clip: None,
-        weight_decay: 0.0,
-        seed: 0,
         shuffle: false,
-        eval_every: None,
-        patience: None,
-        recompute: false,
+        ..Settings::default()
     };
     Trainer::new(model, rows, settings, prompt)
 }

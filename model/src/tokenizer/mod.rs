@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::read::Keys;
-use crate::{Error, Result};
+use crate::{Error, Family, Result};
 
 /// The tokenizer of a model folder.
 #[derive(Clone, Debug)]
@@ -105,6 +105,17 @@ impl Tokenizer {
         self.decode(ids, true)
     }
 
+    /// Text of what a model generated: an answer of its own from a decoder behind an encoder, else a continuation.
+    ///
+    /// # Errors
+    /// The library refuses the ids.
+    pub fn decode_generated(&self, family: Family, ids: &[u32]) -> Result<String> {
+        match family {
+            Family::Seq2Seq => self.decode(ids, true),
+            Family::Causal | Family::Masked => self.decode_continuation(ids),
+        }
+    }
+
     /// Text of `ids`.
     ///
     /// # Errors
@@ -132,6 +143,11 @@ impl Tokenizer {
     /// The token that stands for whatever the vocabulary does not have: the one the folder names, else `[UNK]`.
     pub fn unknown(&self) -> Option<u32> {
         self.unknown
+    }
+
+    /// What T5 writes for gap `i` of a text, `<extra_id_i>`, where the vocabulary has it.
+    pub fn gap(&self, i: usize) -> Option<u32> {
+        self.inner.token_to_id(&format!("<extra_id_{i}>"))
     }
 
     /// The token that stands for another which is to be guessed: the one the folder names, else `[MASK]`.

@@ -43,7 +43,7 @@ pub(super) struct FillMaskArgs {
 
 pub(super) fn run(args: &FillMaskArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     if session.model.family() != Family::Masked {
         let why = "is not a masked language model; `generate` continues texts with it, `score` compares completions";
         return Err(Error::Input(format!("`{}` {why}", args.model)));

@@ -1,6 +1,7 @@
 //! The command line: arguments, and what every command shares. Each command is one file.
 
 mod eval;
+mod export;
 mod fetch;
 mod fill_mask;
 mod generate;
@@ -42,6 +43,8 @@ enum Command {
     FillMask(fill_mask::FillMaskArgs),
     /// Show the vocabulary tokens nearest to each soft token
     Inspect(inspect::InspectArgs),
+    /// Write a prompt as .npy or as a PEFT adapter
+    Export(export::ExportArgs),
     /// Fetch a model from the hub into the cache
     Fetch(fetch::FetchArgs),
 }
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Score(args) => score::run(&args),
         Command::FillMask(args) => fill_mask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Fetch(args) => fetch::run(&args),
     };
     match done {

@@ -5,6 +5,7 @@
 //!   first *text* of the template: a soft prompt at the very front comes before it, as in PEFT, which prepends the
 //!   prompt to a text that is tokenized already. What it puts behind a text (`[SEP]`) ends the row, unless the model is
 //!   causal: there the text goes on.
+//!   An encoder-decoder model reads the template in its encoder and answers in its decoder.
 //! * Without ([`pairs`]): the soft prompt, then the text as the tokenizer makes it, special tokens included, or raw ids
 //!   as they are.
 //!
@@ -52,6 +53,12 @@ pub trait Encode: Sync {
     fn unknown(&self) -> Option<u32> {
         None
     }
+
+    /// What stands for gap `i` of a text in a tokenizer of T5.
+    fn gap(&self, i: usize) -> Option<u32> {
+        let _ = i;
+        None
+    }
 }
 
 impl Encode for model::Tokenizer {
@@ -70,6 +77,10 @@ impl Encode for model::Tokenizer {
     fn unknown(&self) -> Option<u32> {
         model::Tokenizer::unknown(self)
     }
+
+    fn gap(&self, i: usize) -> Option<u32> {
+        model::Tokenizer::gap(self, i)
+    }
 }
 
 /// What a model can read, and how.
@@ -81,6 +92,8 @@ pub struct Reader {
     pub n_positions: usize,
     /// Token ids are below this.
     pub vocab_size: usize,
+    /// What every row of a decoder behind an encoder begins with.
+    pub decoder_start: u32,
 }
 
 /// An answer of the verbalizer.
@@ -116,7 +129,8 @@ impl<'a> TaskEncoder<'a> {
     /// A template that the model's family cannot use, words or answers that this vocabulary does not have.
     pub fn new(task: &'a Task, tokenizer: &'a dyn Encode, reader: Reader) -> Result<TaskEncoder<'a>> {
         let wrong = |why: String| Error::Input(format!("task `{}`: {why}", task.name));
-        let form = Form::new(reader.family, tokenizer).map_err(wrong)?;
+        let around = around(tokenizer)?;
+        let form = Form::new(reader, tokenizer, &task.template, &around[1]).map_err(wrong)?;
         form.check(&task.template).map_err(|why| wrong(format!("template: {why}")))?;
         let (mut soft, mut words, mut next) = (Vec::new(), Vec::new(), 0);
         for (i, part) in task.template.soft().enumerate() {
@@ -136,7 +150,7 @@ impl<'a> TaskEncoder<'a> {
             next += n;
             reader.check_soft(next as usize).map_err(wrong)?;
         }
-        let candidates = candidates(task, tokenizer)?;
+        let candidates = candidates(task, tokenizer, &form)?;
         for Candidate { label, answer, tokens } in &candidates {
             let check = match tokenizer.unknown() {
                 Some(unknown) if tokens.contains(&unknown) => {
@@ -147,7 +161,6 @@ impl<'a> TaskEncoder<'a> {
             let answer = &task.labels[*label].answers[*answer];
             check.map_err(|why| wrong(format!("answer {answer:?} {why}")))?;
         }
-        let around = around(tokenizer)?;
         Ok(TaskEncoder { tokenizer, reader, form, template: &task.template, around, soft, words, candidates })
     }
 
@@ -237,8 +250,9 @@ impl<'a> TaskEncoder<'a> {
 impl Reader {
     /// Of a model.
     pub fn of(config: &Config) -> Reader {
-        let Config { architecture, n_positions, vocab_size, .. } = *config;
-        Reader { family: architecture.family(), n_positions, vocab_size }
+        let Config { architecture, n_positions, vocab_size, seq2seq, .. } = *config;
+        let decoder_start = seq2seq.map_or(0, |seq2seq| seq2seq.decoder_start_token_id);
+        Reader { family: architecture.family(), n_positions, vocab_size, decoder_start }
     }
 
     /// The row, if the model can read it. Its scored tokens count as answer tokens, whatever stands for them.
@@ -290,11 +304,11 @@ fn around(tokenizer: &dyn Encode) -> Result<[Vec<u32>; 2]> {
 }
 
 /// The answers of all labels. Strings that are the same to the tokenizer (by case or spaces) are one answer of a label.
-fn candidates(task: &Task, tokenizer: &dyn Encode) -> Result<Vec<Candidate>> {
+fn candidates(task: &Task, tokenizer: &dyn Encode, form: &Form) -> Result<Vec<Candidate>> {
     let mut candidates: Vec<Candidate> = Vec::new();
     for (label, l) in task.labels.iter().enumerate() {
         for (answer, text) in l.answers.iter().enumerate() {
-            let tokens = tokenizer.encode_continuation(text)?;
+            let tokens = form.tokens(tokenizer, text)?;
             match candidates.iter().find(|c| c.tokens == tokens) {
                 None => candidates.push(Candidate { label, answer, tokens }),
                 Some(same) if same.label == label => {}

@@ -4,7 +4,7 @@ use autograd::ops::Source;
 use model::{Family, Prediction, Row};
 use rayon::prelude::*;
 
-use super::form::continuation;
+use super::form::{answered, continuation};
 use super::{Encode, Reader, in_order};
 use crate::data::{Content, Dataset, Pair};
 use crate::error::{Error, Result};
@@ -51,12 +51,21 @@ impl PairEncoder<'_> {
                 Err("`mask_positions` needs a masked model; this one takes `prompt_ids` and `completion_ids`"
                     .into())
             }
+            (Family::Seq2Seq, Content::Ids { prompt, completion }) => {
+                answered(front(prompt), self.reader.decoder_start, completion)
+            }
             (_, Content::Ids { prompt, completion }) => continuation(front(prompt), completion),
             (_, Content::Text { prompt, completion }) => {
                 let why = "the model folder has no tokenizer.json; rows of text need one, rows of ids do not";
                 let tokenizer = self.tokenizer.ok_or_else(|| Error::Input(why.into()))?;
-                let completion = tokenizer.encode_continuation(completion)?;
-                continuation(front(&tokenizer.encode(prompt, true)?), &completion)
+                let front = front(&tokenizer.encode(prompt, true)?);
+                match self.reader.family {
+                    // a text of its own, with its end
+                    Family::Seq2Seq => {
+                        answered(front, self.reader.decoder_start, &tokenizer.encode(completion, true)?)
+                    }
+                    _ => continuation(front, &tokenizer.encode_continuation(completion)?),
+                }
             }
         })
     }

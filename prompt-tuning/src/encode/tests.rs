@@ -11,7 +11,9 @@ const EOS: u32 = 257;
 /// The merge of "a" and "b".
 const AB: u32 = 258;
 const MASK: u32 = 259;
-const READER: Reader = Reader { family: Family::Causal, n_positions: 30, vocab_size: 260 };
+/// The first of three gaps, which count down.
+const GAP: u32 = 269;
+const READER: Reader = Reader { family: Family::Causal, n_positions: 30, vocab_size: 260, decoder_start: 3 };
 
 #[derive(Default)]
 struct Bytes {
@@ -36,6 +38,10 @@ impl Encode for Bytes {
 
     fn mask(&self) -> Option<u32> {
         self.mask.then_some(MASK)
+    }
+
+    fn gap(&self, i: usize) -> Option<u32> {
+        (i < 3).then(|| GAP - i as u32)
     }
 }
 
@@ -287,4 +293,91 @@ fn rows_of_ids_with_masks() {
     let causal = PairEncoder { reader: READER, ..encoder };
     let error = causal.rows(&raw(&[1, MASK], &[(1, 2)])).unwrap_err().to_string();
     assert!(error.contains("`mask_positions` needs a masked model"), "{error}");
+}
+
+const SEQ2SEQ: Reader = Reader { family: Family::Seq2Seq, vocab_size: 270, ..READER };
+const T5: Bytes = Bytes { bos: false, eos: true, mask: false };
+
+#[test]
+fn a_decoder_answers_behind_its_start_token_and_ends() {
+    let task = task("{soft:2}{x}:{label}");
+    let encoder = TaskEncoder::new(&task, &T5, SEQ2SEQ).unwrap();
+    let rows = encoder.training_rows(&data(&[("c", Some(0))])).unwrap();
+    assert_eq!(rows[0].encoder, [soft(0..2), text("c:"), ids(&[EOS])].concat());
+    assert_eq!(rows[0].tokens, [ids(&[3]), text(" y"), ids(&[EOS])].concat());
+    assert_eq!(scored(&rows[0]), [pairs_of(0, " y"), vec![(2, EOS)]].concat());
+    // one row per answer, all with the same encoder input
+    let rows = encoder.scoring_rows(&data(&[("c", None)])).unwrap();
+    assert_eq!(rows[0].len(), 3);
+    assert!(rows[0].iter().all(|row| row.encoder == rows[0][0].encoder));
+}
+
+#[test]
+fn a_gap_of_the_text_is_filled_in_the_decoder() {
+    let rows = |template: &str| {
+        let task = task(template);
+        let encoder = TaskEncoder::new(&task, &T5, SEQ2SEQ).unwrap();
+        encoder.scoring_rows(&data(&[("c", None)])).unwrap().remove(0)
+    };
+    let row = &rows("{x} is {mask}.")[0];
+    assert_eq!(row.encoder, [text("c is "), ids(&[GAP]), text("."), ids(&[EOS])].concat());
+    assert_eq!(row.tokens, [ids(&[3, GAP]), text(" y")].concat());
+    // what the decoder is given and the end of the gap are not scored
+    assert_eq!(scored(row), pairs_of(1, " y"));
+}
+
+#[test]
+fn masks_side_by_side_are_one_gap() {
+    let pieces = |template: &str| {
+        let template = Template::parse(template).unwrap();
+        let form = Form::new(SEQ2SEQ, &T5, &template, &[EOS]).unwrap();
+        let piece = |segment| match segment {
+            Segment::Answer(slot) => Piece::Answer(slot),
+            _ => Piece::Token(Source::Text(65)),
+        };
+        let pieces: Vec<Piece> = template.render(|_| Some("A")).unwrap().into_iter().map(piece).collect();
+        form.row(&pieces, &[7, 8]).unwrap()
+    };
+    let row = pieces("{mask}{mask}A");
+    assert_eq!((row.encoder.clone(), row.tokens.clone()), (ids(&[GAP, 65]), ids(&[3, GAP, 7, 8])));
+    assert_eq!(scored(&row), [(1, 7), (2, 8)]);
+    let row = pieces("{mask}A{mask}");
+    assert_eq!(
+        (row.encoder.clone(), row.tokens.clone()),
+        (ids(&[GAP, 65, GAP - 1]), ids(&[3, GAP, 7, GAP - 1, 8]))
+    );
+    assert_eq!(scored(&row), [(1, 7), (3, 8)]);
+}
+
+#[test]
+fn templates_that_a_decoder_cannot_answer_are_refused() {
+    let error = |template: &str, reader| {
+        TaskEncoder::new(&task(template), &T5, reader).err().expect("refused").to_string()
+    };
+    for (template, why) in [
+        ("{x}", "no `{label}` and no `{mask}`"),
+        ("{x}{label}.", "something follows `{label}`"),
+        ("{mask}{x}{mask}{x}{mask}{x}{mask}", "no <extra_id_3>"),
+        ("{x}{mask}{mask}{mask}", "the template has 3 `{mask}`"),
+    ] {
+        let error = error(template, SEQ2SEQ);
+        assert!(error.contains(why) && !error.contains('\n'), "{template}: {error}");
+    }
+}
+
+#[test]
+fn pairs_of_an_encoder_decoder() {
+    let pair = |content| Dataset { path: "p.jsonl".into(), rows: vec![Pair { line: 1, content }] };
+    let encoder = PairEncoder { tokenizer: Some(&T5), n_soft: 2, reader: SEQ2SEQ };
+    let words = pair(Content::Text { prompt: "c".into(), completion: "d".into() });
+    let row = encoder.rows(&words).unwrap().remove(0);
+    assert_eq!(row.encoder, [soft(0..2), text("c"), ids(&[EOS])].concat());
+    assert_eq!((row.tokens.clone(), scored(&row)), (ids(&[3, 100, EOS]), vec![(0, 100), (1, EOS)]));
+    // nothing is added to raw ids
+    let raw = pair(Content::Ids { prompt: vec![5], completion: vec![6, 7] });
+    let row = encoder.rows(&raw).unwrap().remove(0);
+    assert_eq!((row.encoder.clone(), scored(&row)), ([soft(0..2), ids(&[5])].concat(), vec![(0, 6), (1, 7)]));
+    let nothing = pair(Content::Ids { prompt: vec![], completion: vec![6] });
+    let error = PairEncoder { n_soft: 0, ..encoder }.rows(&nothing).unwrap_err().to_string();
+    assert!(error.contains("the encoder needs at least one token"), "{error}");
 }
