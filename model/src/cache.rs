@@ -62,11 +62,11 @@ impl KvCache {
     }
 
     /// What stands before the first token when a prefix is trained. `prefix` is `[n, 2 * layers * width]`, for each layer
-    /// the keys of width `n_kv_heads * head_dim` and then the values: PEFT's order.
+    /// the keys of width `n_kv_heads * head_dim` and then the values, in the order of [`Config::prefix_column`].
     pub fn given(tape: &Tape, prefix: &Value, config: &Config) -> KvCache {
         let width = config.prefix_width();
         let part = |i: usize| columns(tape, prefix, i * width..(i + 1) * width);
-        let layer = |i: usize| LayerCache::Given([part(2 * i), part(2 * i + 1)]);
+        let layer = |i: usize| LayerCache::Given([0, 1].map(|kv| part(config.prefix_column(i) + kv)));
         KvCache {
             layers: (0..config.n_prefix_layers()).map(layer).collect(),
             encoder: Vec::new(),
@@ -80,7 +80,8 @@ impl KvCache {
         let width = config.prefix_width();
         for (i, layer) in cache.layers.iter_mut().enumerate() {
             let mut kept = Kept::default();
-            kept.append((prefix, 2 * i * width), (prefix, (2 * i + 1) * width), width);
+            let [k, v] = [0, 1].map(|kv| (prefix, (config.prefix_column(i) + kv) * width));
+            kept.append(k, v, width);
             *layer = LayerCache::Kept(kept);
         }
         cache.positions = (0..prefix.rows() as u32).collect();

@@ -154,6 +154,16 @@ impl Config {
         self.seq2seq.map_or(self.n_layers, |seq2seq| seq2seq.n_decoder_layers)
     }
 
+    /// Which of the `2 * layers` keys and values of a prefix are the keys of layer `i`; its values follow. In a decoder
+    /// behind an encoder, PEFT deals four of them to each layer, of which the last two (for the cross attention) are then
+    /// dropped, and starts over when they are used up: with an even number of layers half of a prefix is never read.
+    pub fn prefix_column(&self, i: usize) -> usize {
+        match self.seq2seq {
+            Some(_) => 4 * i % (2 * self.n_prefix_layers()),
+            None => 2 * i,
+        }
+    }
+
     /// Width of the keys of one layer.
     pub fn prefix_width(&self) -> usize {
         self.n_kv_heads * self.head_dim

@@ -2,6 +2,7 @@
 
 mod fixture;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use kernels::testing::{Tolerance, close};
@@ -33,7 +34,7 @@ impl Recorded {
         Recorded {
             name,
             method,
-            base: json["model"].as_str().expect("a model").into(),
+            base: json["model"].as_str().unwrap_or_default().into(),
             losses: json["losses"].as_array().expect("losses").iter().filter_map(|x| x.as_f64()).collect(),
             lr: json["lr"].as_f64().expect("a learning rate") as f32,
             n_virtual: json["n_virtual"].as_u64().expect("a size") as usize,
@@ -91,6 +92,32 @@ fn ten_steps_are_those_of_peft() {
         );
         close(&last.prompt().values, &saved, Tolerance::both(1e-5)).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
+}
+
+/// PEFT gives a prefix to the decoder of an encoder-decoder, in an order of its own.
+#[test]
+fn a_prefix_of_an_encoder_decoder_is_that_of_peft() {
+    let recorded = Recorded::read(("prefix-t5", Method::Prefix));
+    let folder = fixture::of_peft(recorded.name);
+    let model = LanguageModel::open(&folder.join("model")).expect("a model");
+    let text = std::fs::read_to_string(folder.join("expected.json")).expect("a fixture");
+    let batch: Vec<BTreeMap<String, Vec<u32>>> = serde_json::from_value(
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["batch"].take(),
+    )
+    .expect("a batch");
+    let row = |ids: &BTreeMap<String, Vec<u32>>| {
+        let text = |ids: &[u32]| ids.iter().map(|&id| Source::Text(id)).collect::<Vec<_>>();
+        let decoder = text(&[&[0], &*ids["completion_ids"]].concat());
+        Row { encoder: text(&ids["prompt_ids"]), ..Row::causal(decoder, 1, 1.0) }
+    };
+    let rows: Vec<Row> = batch.iter().map(row).collect();
+    let encoder = recorded.encoder("init", Widths::of(model.config()));
+    let mut trainer = Trainer::new(&model, &rows, recorded.settings(rows.len()), encoder);
+    let losses: Vec<f64> = (0..10).map(|_| trainer.step().expect("a step").loss).collect();
+    close(&losses, &recorded.losses, Tolerance::both(1e-4)).expect("PEFT's losses");
+    let saved = Adapter::read(&folder.join("adapter")).expect("an adapter").prompt;
+    close(&trainer.best_prompt().values, &saved.values, Tolerance::both(2e-4)).expect("PEFT's prefix");
+    assert_eq!(saved.kind, Kind::Prefix);
 }
 
 #[test]
@@ -153,7 +180,9 @@ fn recomputing_changes_no_bit() {
         let run = |recompute| {
             let settings = Settings { recompute, ..recorded.settings(rows.len()) };
             let mut trainer = Trainer::new(&model, &rows, settings, recorded.encoder("init", widths));
-            (0..3).for_each(|_| drop(trainer.step().expect("a step")));
+            for _ in 0..3 {
+                trainer.step().expect("a step");
+            }
             trainer.state().encoder.clone()
         };
         assert_eq!(run(false), run(true), "{}", recorded.name);

@@ -1,12 +1,12 @@
 //! From rows of text to rows of tokens: what the model reads, and which of its tokens are scored.
 //!
-//! * With a task: the rendered template with the answer of a label in it or after it; [`form`] says how, by family of
+//! * With a task: the rendered template with the answer of a label in it or after it; `form` says how, by family of
 //!   model. The special token that the tokenizer puts in front of a text (Llama's BOS, BERT's `[CLS]`) goes before the
 //!   first *text* of the template: a soft prompt at the very front comes before it, as in PEFT, which prepends the
 //!   prompt to a text that is tokenized already. What it puts behind a text (`[SEP]`) ends the row, unless the model is
 //!   causal: there the text goes on.
 //!   An encoder-decoder model reads the template in its encoder and answers in its decoder.
-//! * Without ([`pairs`]): the soft prompt, then the text as the tokenizer makes it, special tokens included, or raw ids
+//! * Without (`pairs`): the soft prompt, then the text as the tokenizer makes it, special tokens included, or raw ids
 //!   as they are.
 //!
 //! Answers and completions are tokenized on their own.
