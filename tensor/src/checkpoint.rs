@@ -80,6 +80,11 @@ impl Checkpoint {
         Ok(Checkpoint { path: folder.to_path_buf(), files, entries, copied: AtomicUsize::new(0) })
     }
 
+    /// What was opened: a file, or the folder of the shards.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
