@@ -110,6 +110,18 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn widen_i8(self, bytes: &[u64]) -> __m256 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bytes[0] as i64))) }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn splat_f16(self, bits: u16) -> __m256 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(bits as i16)) }
+    }
+    #[inline(always)]
     fn store(self, v: __m256, out: &mut [f32]) {
         let out: &mut [f32; LANES] = out.first_chunk_mut().expect("at least LANES elements");
         // SAFETY: `self` proves the instruction; the array is LANES writable elements; the store is unaligned.

@@ -122,6 +122,18 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
     }
     #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn widen_i8(self, bytes: &[u64]) -> __m512 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_set_epi64x(bytes[1] as i64, bytes[0] as i64))) }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn splat_f16(self, bits: u16) -> __m512 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(bits as i16)) }
+    }
+    #[inline(always)]
     fn store(self, v: __m512, out: &mut [f32]) {
         let out: &mut [f32; LANES] = out.first_chunk_mut().expect("at least LANES elements");
         // SAFETY: `self` proves the instruction; the array is LANES writable elements; the store is unaligned.

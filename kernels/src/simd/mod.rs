@@ -48,6 +48,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, x: &[f16]) -> Self::V;
     /// The first `LANES` elements of `x`, widened.
     fn load_bf16(self, x: &[bf16]) -> Self::V;
+    /// The first `LANES` signed bytes of `bytes` (eight in a word, the lowest first), widened. Panics when there are fewer.
+    fn widen_i8(self, bytes: &[u64]) -> Self::V;
+    /// Every lane the f16 with these bits, widened.
+    #[inline(always)]
+    fn splat_f16(self, bits: u16) -> Self::V {
+        self.splat(portable::widen_f16(bits))
+    }
     /// Writes all lanes to the first `LANES` elements of `out`. Panics when there are fewer.
     fn store(self, v: Self::V, out: &mut [f32]);
     /// Writes the first `out.len()` lanes; `out` has fewer than `LANES` elements.

@@ -111,6 +111,16 @@ impl Simd for Neon {
     }
     #[inline(always)]
     #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn widen_i8(self, bytes: &[u64]) -> float32x4x2_t {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe {
+            let wide = vmovl_s8(vcreate_s8(bytes[0]));
+            let (low, high) = (vmovl_s16(vget_low_s16(wide)), vmovl_high_s16(wide));
+            float32x4x2_t(vcvtq_f32_s32(low), vcvtq_f32_s32(high))
+        }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
     fn store(self, v: float32x4x2_t, out: &mut [f32]) {
         let out: &mut [f32; LANES] = out.first_chunk_mut().expect("at least LANES elements");
         // SAFETY: `self` proves the instruction; the array is two times HALF writable elements; alignment is not needed.

@@ -69,6 +69,10 @@ impl Simd for Portable {
         f32x8::new(x.map(|h| f32::from_bits(u32::from(h.to_bits()) << 16)))
     }
     #[inline(always)]
+    fn widen_i8(self, bytes: &[u64]) -> f32x8 {
+        f32x8::new(bytes[0].to_le_bytes().map(|b| f32::from(b as i8)))
+    }
+    #[inline(always)]
     fn store(self, v: f32x8, out: &mut [f32]) {
         *out.first_chunk_mut().expect("at least LANES elements") = v.to_array();
     }
