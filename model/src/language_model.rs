@@ -12,7 +12,7 @@ use tensor::{Checkpoint, Frozen, Tensor};
 use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
-use crate::{Architecture, Config, Error, KvCache, PackedBatch, Result};
+use crate::{Architecture, Config, Error, KvCache, PackedBatch, Result, gguf};
 
 /// The tokens of one call of [`LanguageModel::hidden`].
 #[derive(Debug)]
@@ -45,13 +45,15 @@ enum Blocks {
 }
 
 impl LanguageModel {
-    /// Opens a folder in Hugging Face layout. Reads no weights but the small vectors (norms, biases) that are not f32.
+    /// Opens a folder in Hugging Face layout, or a GGUF file. Reads no weights but the small vectors (norms, biases) that are not f32.
     ///
     /// # Errors
     /// A file is missing or malformed, a tensor is missing or misshaped, or the model is of a kind we cannot run.
     pub fn open(folder: &Path) -> Result<LanguageModel> {
-        let config = Config::open(folder)?;
-        let checkpoint = Checkpoint::open(folder)?;
+        let (config, checkpoint) = match folder.is_file() {
+            true => gguf::open(folder)?,
+            false => (Config::open(folder)?, Checkpoint::open(folder)?),
+        };
         let (name, blocks) = match config.architecture {
             Architecture::Gpt2 => {
                 (gpt2::embedding_name(&checkpoint), Blocks::Gpt2(Gpt2::load(&checkpoint, &config)?))

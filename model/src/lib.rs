@@ -1,4 +1,4 @@
-//! Language models from Hugging Face folders, with weights where they lie in the checkpoint.
+//! Language models from Hugging Face folders and GGUF files, with weights where they lie in the checkpoint.
 //!
 //! Reading order: [`forest`] (how rows of tokens become a batch without padding), [`config`], then [`gpt2`] beside
 //! [`llama`] (the same items in the same order), [`language_model`] (what the rest of the world uses), [`cache`] and
@@ -10,6 +10,7 @@ pub mod cache;
 pub mod config;
 pub mod error;
 mod fingerprint;
+mod gguf;
 pub mod forest;
 pub mod generate;
 pub mod gpt2;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::read::Keys;
-use crate::{Error, Result};
+use crate::{Error, Result, gguf};
 
 /// The tokenizer of a model folder.
 #[derive(Clone, Debug)]
@@ -24,21 +24,30 @@ const BEFORE_ENCODED: &str = "\n";
 const BEFORE_DECODED: &str = "a";
 
 impl Tokenizer {
-    /// Opens `tokenizer.json` in `folder`. Truncation and padding that the file asks for are switched off.
+    /// Opens `tokenizer.json` in `folder`, or builds the tokenizer that a GGUF file describes. Truncation and padding that the file asks for are switched off.
     ///
     /// # Errors
     /// There is no such file, or it cannot be read.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
+        if folder.is_file() {
+            let (inner, eos) = gguf::tokenizer(folder)?;
+            return Tokenizer::new(inner, eos);
+        }
         let path = folder.join("tokenizer.json");
         if !path.is_file() {
             return Err(Error::Tokenizer { path: folder.into(), why: what_is_there(folder) });
         }
         let invalid = |why: String| Error::Tokenizer { path: path.clone(), why };
         let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| invalid(e.to_string()))?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
+        let inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| invalid(e.to_string()))?;
         let eos = eos_token(folder)?.and_then(|token| inner.token_to_id(&token));
+        Tokenizer::new(inner, eos)
+    }
+
+    fn new(mut inner: tokenizers::Tokenizer, eos: Option<u32>) -> Result<Tokenizer> {
+        inner.with_padding(None);
+        let refused = |e| Error::Tokens(format!("the tokenizer cannot do without truncation: {e}"));
+        inner.with_truncation(None).map_err(refused)?;
         let mut tokenizer = Tokenizer { inner, eos, before: None };
         let first = tokenizer.encode("a", false)?.first().and_then(|&id| tokenizer.token(id));
         if first.is_some_and(|token| token.starts_with(WORD_START)) {

@@ -100,6 +100,12 @@ impl Checkpoint {
         self.metadata.as_ref()
     }
 
+    /// Where the first tensor of a GGUF file begins.
+    pub fn gguf_data_start(&self) -> Option<usize> {
+        let starts = self.metadata.as_ref().map(|_| self.entries.values().map(|entry| entry.range.start))?;
+        Some(starts.min().unwrap_or_else(|| self.files[0].bytes().len()))
+    }
+
     fn in_file<'a>(&self, name: &'a str) -> Cow<'a, str> {
         (self.translate)(name).map_or(Cow::Borrowed(name), Cow::Owned)
     }

@@ -130,7 +130,7 @@ impl<'a> Blocks<'a> {
     pub fn widen(self, from: usize, out: &mut [f32]) {
         let numbers = self.format.numbers();
         assert!(from.is_multiple_of(numbers) && out.len().is_multiple_of(numbers), "whole {:?} blocks", self.format);
-        Widen { blocks: self, from, out }.eval(Portable);
+        Portable.call(Widen { blocks: self, from, out });
     }
 }
 

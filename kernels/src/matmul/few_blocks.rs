@@ -9,7 +9,7 @@ use super::few_rows::{self, DEPTH, Factors, axpy_strips};
 use super::tiles::Tile;
 use super::{Order, Precision, Product};
 use crate::blocks::{Blocks, Format, FormatOp, Widen};
-use crate::simd::{Simd, SimdOp};
+use crate::simd::Simd;
 
 /// How many bytes ahead a column is asked for.
 const AHEAD: usize = 1024;
@@ -43,8 +43,7 @@ impl<S: Simd> FormatOp for Dots<'_, '_, '_, S> {
         let b = F::blocks(blocks.bytes());
         match tile.rows.len() {
             1 => dots::<S, F, 1, 4>(s, product, b, tile),
-            2..=4 => dots::<S, F, 4, 2>(s, product, b, tile),
-            _ => dots::<S, F, 8, 1>(s, product, b, tile),
+            _ => dots::<S, F, 4, 2>(s, product, b, tile),
         }
     }
 }
@@ -135,7 +134,7 @@ fn rounded_dots<S: Simd>(s: S, product: &Product, blocks: Blocks, tile: &mut Til
     let mut wide = vec![0.0; COLUMNS * k];
     for j in (0..tile.width()).step_by(COLUMNS) {
         let columns = j..tile.width().min(j + COLUMNS);
-        Widen { blocks, from: (tile.col + j) * k, out: &mut wide[..columns.len() * k] }.eval(s);
+        s.call(Widen { blocks, from: (tile.col + j) * k, out: &mut wide[..columns.len() * k] });
         let rows = tile.rows.iter_mut().map(|row| &mut row[columns.clone()]).collect();
         let mut part = Tile { row: tile.row, col: 0, panels: 0..1, rows };
         let factors = Factors { a: product.a, b: &wide[..], size: product.size };
@@ -153,7 +152,7 @@ fn axpys<S: Simd>(s: S, product: &Product, blocks: Blocks, tile: &mut Tile) {
         for j in (0..width).step_by(PIECE) {
             let columns = j..width.min(j + PIECE);
             for (row, out) in band.clone().zip(wide.chunks_exact_mut(PIECE)) {
-                Widen { blocks, from: row * n + tile.col + j, out: &mut out[..columns.len()] }.eval(s);
+                s.call(Widen { blocks, from: row * n + tile.col + j, out: &mut out[..columns.len()] });
             }
             let (band, b) = (band.clone(), (&wide[..], PIECE));
             match product.precision {

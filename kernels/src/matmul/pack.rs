@@ -202,7 +202,7 @@ impl PackColumns<'_> {
             let first = start % 16;
             let pitch = (first + length).next_multiple_of(16);
             for (i, out) in wide.chunks_exact_mut(pitch).take(pieces).enumerate() {
-                Widen { blocks, from: start - first + i * stride, out }.eval(s);
+                s.call(Widen { blocks, from: start - first + i * stride, out });
             }
             let source = Source { b: Elements::F32(&[]), order, stride: pitch, start: first, kc: depth, width };
             PackColumns { source, precision, b_panel: panel }.from::<S, f32, A>(s, &wide);

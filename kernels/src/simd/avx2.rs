@@ -63,6 +63,11 @@ impl Simd for Avx2 {
     const LANES: usize = LANES;
     const REGISTERS: usize = 16;
 
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        self.run(op)
+    }
+
     intrinsics! {
         fn add(a, b) = _mm256_add_ps;
         fn sub(a, b) = _mm256_sub_ps;

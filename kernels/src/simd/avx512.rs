@@ -75,6 +75,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     const REGISTERS: usize = 32;
     const DOT_BF16: bool = BF16;
 
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        self.run(op)
+    }
+
     intrinsics! {
         fn add(a, b) = _mm512_add_ps;
         fn sub(a, b) = _mm512_sub_ps;

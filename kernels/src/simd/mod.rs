@@ -38,6 +38,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// How many `V` the registers hold (8, 16 or 32): what a kernel may keep live.
     const REGISTERS: usize;
 
+    /// Runs `op` in a function of its own, compiled for this instruction set: for code that is too large to be copied into
+    /// every place that needs it.
+    fn call<O: SimdOp>(self, op: O) -> O::Output;
+
     /// Every lane `x`.
     fn splat(self, x: f32) -> Self::V;
     /// The first `LANES` elements of `x`. Panics when there are fewer.

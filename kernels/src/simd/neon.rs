@@ -56,6 +56,11 @@ impl Simd for Neon {
     const LANES: usize = LANES;
     const REGISTERS: usize = 16;
 
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        self.run(op)
+    }
+
     intrinsics! {
         fn add(a, b) = vaddq_f32;
         fn sub(a, b) = vsubq_f32;

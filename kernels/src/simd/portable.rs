@@ -5,7 +5,7 @@
 use half::{bf16, f16};
 use wide::f32x8;
 
-use super::Simd;
+use super::{Simd, SimdOp};
 
 /// The token of the portable tier: every CPU has it.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,11 @@ impl Simd for Portable {
     type V = f32x8;
     const LANES: usize = LANES;
     const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 16 } else { 8 };
+
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        op.eval(self)
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> f32x8 {
