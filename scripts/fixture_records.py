@@ -158,10 +158,10 @@ def rounding(folder, values, tensors):
     return max(apart)
 
 
-def save_adapter(peft_model, prompt, rows, folder):
+def save_adapter(peft_model, prompt, values, folder):
     """Write `prompt` as PEFT writes it, and return the logits it gives for each row."""
     prompt_of(peft_model).data.copy_(prompt)
     peft_model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # a model card template; nothing reads it
     with torch.no_grad():
-        return {f"adapter.logits.{i}": logits(peft_model, row).contiguous() for i, row in enumerate(rows)}
+        return {f"adapter.logits.{i}": logits(peft_model, row).contiguous() for i, row in enumerate(values["rows"])}

@@ -23,19 +23,27 @@ from safetensors.torch import save_file
 
 import fixture_gguf
 import fixture_records
+import fixture_t5
 import fixture_text
 from fixture_models import CASES, write_json
-from fixture_records import logits, open_model, record, save_adapter
 
 FIXTURES = Path(__file__).resolve().parent.parent / "model" / "tests" / "fixtures"
-WITH_ADAPTER = ("gpt2-tied-f32", "llama-gqa-tied-bf16")
+WITH_ADAPTER = ("gpt2-tied-f32", "llama-gqa-tied-bf16", "t5-v1.1-gated-bf16")
+ALL = CASES | fixture_text.CASES | fixture_t5.CASES | fixture_gguf.CASES
 TOLERANCE = 1e-4
-ALL = CASES | fixture_text.CASES | fixture_gguf.CASES
+
+
+def records_of(folder):
+    """The module that knows what is recorded of this kind of model."""
+    if (folder / fixture_gguf.FILE).exists():
+        return fixture_records
+    model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    return fixture_t5 if model_type == "t5" else fixture_records
 
 
 def check_weights(folder, made):
     """transformers must read from the folder what was written into it, else the records describe another model."""
-    read = dict(open_model(folder).named_parameters())
+    read = dict(records_of(folder).open_model(folder).named_parameters())
     for name, p in made.named_parameters():
         close = torch.allclose(read[name], p, rtol=2**-8, atol=1e-7)
         assert close, f"{folder.name}: {name} was not read back"
@@ -48,12 +56,13 @@ def make(name, seed):
     made = ALL[name](folder)
     if made is not None:
         check_weights(folder, made)
-    values, tensors, peft_model = record(folder, seed)
-    rounding = fixture_records.rounding(folder, values, tensors)
+    records = records_of(folder)
+    values, tensors, peft_model = records.record(folder, seed)
+    rounding = records.rounding(folder, values, tensors)
     assert rounding < 3e-5, f"{name}: rounding alone makes {rounding:.1e}, too near the tests' 1e-4: change the seed"
     if name in WITH_ADAPTER:
         prompt = tensors["adamw.prompt"]
-        tensors |= save_adapter(peft_model, prompt, values["rows"], folder / "adapter")
+        tensors |= records.save_adapter(peft_model, prompt, values, folder / "adapter")
     for kind in (fixture_text, fixture_gguf):
         if name in kind.CASES:
             values |= kind.text_records(folder)
@@ -69,12 +78,14 @@ def make(name, seed):
 
 @torch.no_grad()
 def check_adapter(adapter, model, logits_file, ids):
-    peft_model = PeftModel.from_pretrained(open_model(model), adapter).eval()
+    records = records_of(model)
+    peft_model = PeftModel.from_pretrained(records.open_model(model), adapter).eval()
     if logits_file is None:
-        print(json.dumps({"ids": ids, "logits": logits(peft_model, ids).tolist()}))
+        print(json.dumps({"ids": ids, "logits": records.logits(peft_model, ids).tolist()}))
         return
     given = json.loads(logits_file.read_text())
-    theirs = logits(peft_model, given["ids"])
+    labels = [given["labels"]] if "labels" in given else []
+    theirs = records.logits(peft_model, given["ids"], *labels)
     ours = torch.tensor(given["logits"])
     assert len(ours) in (len(theirs), len(given["ids"])), f"{len(ours)} rows of logits for {len(given['ids'])} ids"
     worst = (ours - theirs[-len(ours) :]).abs().max().item()
@@ -94,6 +105,8 @@ def main():
     torch.set_num_threads(1)  # one thread: the same sums on every machine with the same CPU kind
     if a.check_adapter:
         return check_adapter(a.check_adapter, a.model, a.logits, a.ids)
+    if not a.cases or "t5-buckets.json" in a.cases:
+        write_json(FIXTURES / "t5-buckets.json", fixture_t5.buckets())
     for i, name in enumerate(ALL):
         if not a.cases or name in a.cases:
             make(name, seed=100 + 10 * i)

@@ -123,6 +123,11 @@ impl Gradients {
         self.add(node, || Tensor::build(shape, |d| write(d, false)));
     }
 
+    /// The gradient of a node so far, which it no longer has then.
+    pub(crate) fn take_sum(&mut self, node: Option<NodeId>) -> Option<Tensor> {
+        node.and_then(|NodeId(i)| self.slots[i].sum.take())
+    }
+
     /// The gradient of a leaf, zeros when the loss does not depend on it. Panics for a constant.
     pub fn take(&mut self, value: &Value) -> Tensor {
         let NodeId(i) = value.node.expect("a constant has no gradient");
@@ -244,9 +249,23 @@ impl Tape {
 
     /// Goes backward from a value with a given gradient.
     pub(crate) fn backward_from(self, value: &Value, d_value: Tensor) -> Gradients {
+        self.backward_on(value, d_value, [])
+    }
+
+    /// The same where some leaves have gradients from elsewhere already: sums go on from those, in the order they would
+    /// have had on one tape.
+    pub(crate) fn backward_on(
+        self,
+        value: &Value,
+        d_value: Tensor,
+        started: impl IntoIterator<Item = (NodeId, Tensor)>,
+    ) -> Gradients {
         let mut nodes = self.nodes.into_inner();
         let slots = nodes.iter_mut().map(|node| Slot { wanted: node.wanted.take(), sum: None });
         let mut grads = Gradients { slots: slots.collect() };
+        for (NodeId(i), sum) in started {
+            grads.slots[i].sum = Some(sum);
+        }
         grads.add(value.node, || d_value);
         while let Some(node) = nodes.pop() {
             let Some(op) = node.op else { continue };

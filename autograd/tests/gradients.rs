@@ -10,7 +10,7 @@ use kernels::cross_entropy::Target;
 use kernels::matmul::Layout;
 use kernels::rope::{Pairs, Table};
 use kernels::testing::{Rng, Tolerance, close};
-use prompt_tuning_autograd::ops::{self, Intervals, Qkv, Source};
+use prompt_tuning_autograd::ops::{self, Intervals, Qkv, Relation, RelativeBias, Source};
 use prompt_tuning_autograd::{Gradients, Linear, NodeId, Op, Tape, Value};
 use tensor::{Frozen, Tensor};
 
@@ -106,6 +106,22 @@ fn linear_in_both_layouts_with_bias_and_residual() {
         check("linear", &[&[4, 5], &[4, 3]], &|t, v| ops::linear(t, &v[0], &layer, Some(&v[1])), &|v| {
             let y = product(&v[0], 5, 3, &at);
             y.iter().zip(&v[1]).enumerate().map(|(i, (y, r))| y + bias[i % 3] + r).collect()
+        });
+    }
+}
+
+#[test]
+fn a_trained_linear_layer_has_gradients_of_weight_and_bias() {
+    for layout in [Layout::OutIn, Layout::InOut] {
+        let shape = if layout == Layout::OutIn { [3, 5] } else { [5, 3] };
+        let at = move |w: &[f64], i: usize, o: usize| {
+            if layout == Layout::OutIn { w[o * 5 + i] } else { w[i * 3 + o] }
+        };
+        let forward =
+            |t: &Tape, v: &[Value]| ops::linear(t, &v[0], &Linear::trained(&v[1], layout, Some(&v[2])), None);
+        check("trained", &[&[4, 5], &shape, &[3]], &forward, &|v| {
+            let y = product(&v[0], 5, 3, &|i, o| at(&v[1], i, o));
+            y.iter().enumerate().map(|(i, y)| y + v[2][i % 3]).collect()
         });
     }
 }
@@ -295,6 +311,38 @@ fn a_segment_is_what_is_in_it() {
     });
 }
 
+/// Two inputs, of which one may be a constant: recomputing gives the same bits.
+#[test]
+fn a_segment_of_two_inputs() {
+    let heads = Heads { n_heads: 1, n_kv_heads: 1, head_dim: 3, scale: 0.6 };
+    let mask = Arc::new(Intervals { begin: vec![0; 5], end: vec![4; 5] });
+    let f = move |t: &Tape, inputs: &[Value]| {
+        let [x, e] = inputs else { panic!("two inputs") };
+        ops::add(t, x, &ops::attention(t, Qkv::Split(x, e, e), heads, &mask))
+    };
+    let (x, e) = (Rng(15).normals(12), Rng(16).normals(15));
+    let gradients = |tape: Tape, learned: bool| {
+        let x = if learned {
+            tape.leaf(&[4, 3], &x)
+        } else {
+            Value::constant(Tensor::from_vec(&[4, 3], x.clone()))
+        };
+        let e = tape.leaf(&[5, 3], &e);
+        // both use `e`, whose gradient is one sum
+        let y = ops::segment_of(&tape, &[&x, &e], f.clone());
+        let y = ops::segment_of(&tape, &[&y, &e], f.clone());
+        let loss = dot(&tape, &y, &Rng(17).normals(12));
+        let mut grads = tape.backward(&loss);
+        let d_x = learned.then(|| grads.take(&x).f32s().to_vec());
+        (d_x, grads.take(&e).f32s().to_vec())
+    };
+    for learned in [true, false] {
+        let kept = gradients(Tape::new(), learned);
+        assert!(kept.1.iter().any(|&d| d != 0.0));
+        assert_eq!(kept, gradients(Tape::recomputing(), learned));
+    }
+}
+
 #[test]
 fn rotary_positions() {
     let (positions, inv_freq) = ([0u32, 3, 7], [1.0f32, 0.1]);
@@ -316,6 +364,16 @@ fn rotary_positions() {
 
 /// All pairs, in f64. `q` has `heads` heads, `k` and `v` have `kv`.
 fn plain_attention(heads: Heads, q: &[f64], k: &[f64], v: &[f64], mask: &Intervals) -> Vec<f64> {
+    plain_biased_attention(heads, [q, k, v], mask, &|_, _, _| 0.0)
+}
+
+/// The same with `bias(head, query, key)` added to the scores.
+fn plain_biased_attention(
+    heads: Heads,
+    [q, k, v]: [&[f64]; 3],
+    mask: &Intervals,
+    bias: &dyn Fn(usize, usize, usize) -> f64,
+) -> Vec<f64> {
     let (h, kv, d) = (heads.n_heads, heads.n_kv_heads, heads.head_dim);
     let mut y = vec![0.0; q.len()];
     for i in 0..q.len() / (h * d) {
@@ -326,7 +384,8 @@ fn plain_attention(heads: Heads, q: &[f64], k: &[f64], v: &[f64], mask: &Interva
                 .filter(|&j| (mask.begin[j]..mask.end[j]).contains(&(i as u32)))
                 .collect();
             let score = |&j: &usize| {
-                f64::from(heads.scale) * q.iter().zip(key(k, j)).map(|(a, b)| a * b).sum::<f64>()
+                let dot = q.iter().zip(key(k, j)).map(|(a, b)| a * b).sum::<f64>();
+                f64::from(heads.scale) * dot + bias(head, i, j)
             };
             let p: Vec<f64> = seen.iter().map(|j| score(j).exp()).collect();
             let total: f64 = p.iter().sum();
@@ -351,6 +410,28 @@ fn attention_with_grouped_heads() {
     let forward = |t: &Tape, v: &[Value]| ops::attention(t, Qkv::Split(&v[0], &v[1], &v[2]), heads, &mask);
     check("attention", &[&[5, 12], &[5, 6], &[5, 6]], &forward, &|v| {
         plain_attention(heads, &v[0], &v[1], &v[2], &mask)
+    });
+}
+
+#[test]
+fn attention_with_relative_positions() {
+    let heads = Heads { n_heads: 2, n_kv_heads: 2, head_dim: 3, scale: 1.0 };
+    let mask = forest();
+    let (query_positions, key_positions) = ([0u32, 1, 2, 3, 2], [0u32, 1, 2, 3, 2]);
+    let table: Vec<f32> = Rng(18).normals(2 * 5);
+    let bias = RelativeBias {
+        query_positions: query_positions.into(),
+        key_positions: key_positions.into(),
+        table: table.as_slice().into(),
+    };
+    let relation = Relation { mask: mask.clone(), bias: Some(bias) };
+    let forward =
+        |t: &Tape, v: &[Value]| ops::attention(t, Qkv::Split(&v[0], &v[1], &v[2]), heads, relation.clone());
+    check("biased attention", &[&[5, 6], &[5, 6], &[5, 6]], &forward, &|v| {
+        plain_biased_attention(heads, [&v[0], &v[1], &v[2]], &mask, &|head, i, j| {
+            let behind = (i64::from(query_positions[i]) - i64::from(key_positions[j])).clamp(-2, 2);
+            f64::from(table[head * 5 + (behind + 2) as usize])
+        })
     });
 }
 
@@ -412,4 +493,52 @@ fn a_value_that_reaches_the_loss_by_no_path_has_a_zero_gradient() {
     let mut grads = tape.backward(&loss);
     assert_eq!(grads.take(&a).f32s(), [2.0, 2.0]);
     assert_eq!(grads.take(&b).f32s(), [0.0, 0.0]);
+}
+
+#[test]
+fn matrices_are_joined_and_taken_apart() {
+    check("stack", &[&[2, 3], &[4, 3]], &|t, v| ops::stack(t, &v[0], &v[1]), &|v| [&*v[0], &v[1]].concat());
+    check("beside", &[&[3, 2], &[3, 4]], &|t, v| ops::beside(t, &v[0], &v[1]), &|v| {
+        v[0].chunks(2).zip(v[1].chunks(4)).flat_map(|(a, b)| [a, b].concat()).collect()
+    });
+    check("columns", &[&[3, 5]], &|t, v| ops::columns(t, &v[0], 1..4), &|v| {
+        v[0].chunks(5).flat_map(|row| row[1..4].to_vec()).collect()
+    });
+}
+
+#[test]
+fn tanh_of_anything() {
+    check("tanh", &[&[3, 4]], &|t, v| ops::tanh(t, &v[0]), &|v| v[0].iter().map(|x| x.tanh()).collect());
+}
+
+/// `x` holds the gates' parts of the input; one direction.
+fn lstm(v: &[Vec<f64>], width: usize, times: &[usize]) -> Vec<f64> {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let (mut h, mut c) = (vec![0.0; width], vec![0.0; width]);
+    let mut out = vec![0.0; times.len() * width];
+    for &t in times {
+        let gate = |k: usize, j: usize| {
+            let row = k * width + j;
+            let recurrent: f64 = (0..width).map(|i| v[1][row * width + i] * h[i]).sum();
+            v[0][t * 4 * width + row] + recurrent + v[2][row]
+        };
+        let new: Vec<[f64; 4]> = (0..width).map(|j| [0, 1, 2, 3].map(|k| gate(k, j))).collect();
+        for (j, [i, f, g, o]) in new.into_iter().enumerate() {
+            c[j] = sigmoid(f) * c[j] + sigmoid(i) * g.tanh();
+            h[j] = sigmoid(o) * c[j].tanh();
+        }
+        out[t * width..][..width].copy_from_slice(&h);
+    }
+    out
+}
+
+#[test]
+fn lstm_in_both_directions() {
+    let (width, times) = (3, [0, 1, 2, 3, 4]);
+    let shapes: [&[usize]; 3] = [&[5, 12], &[12, 3], &[12]];
+    let back: Vec<usize> = times.into_iter().rev().collect();
+    for (direction, times) in [(ops::Direction::Forward, &times[..]), (ops::Direction::Backward, &back)] {
+        let forward = |t: &Tape, v: &[Value]| ops::lstm(t, &v[0], &v[1], &v[2], direction);
+        check("lstm", &shapes, &forward, &|v| lstm(v, width, times));
+    }
 }

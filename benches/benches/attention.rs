@@ -25,7 +25,8 @@ fn attention(c: &mut Criterion) {
         let qkv = Rng(3).normals(tokens * 3 * WIDTH);
         let column = |i: usize| Rows { data: &qkv[i * WIDTH..], stride: 3 * WIDTH };
         let mask = Mask { begin: &begin, end: &end };
-        let inputs = Inputs { heads, q: column(0), k: column(1), v: column(2), mask, n_queries: tokens };
+        let inputs =
+            Inputs { heads, q: column(0), k: column(1), v: column(2), mask, bias: None, n_queries: tokens };
         let (mut out, mut lse) = (vec![0.0; tokens * WIDTH], vec![0.0; tokens * 12]);
         let name = format!("{shared} shared + {rows} x {len}");
         let mut group = c.benchmark_group("attention");

@@ -14,6 +14,7 @@
 //! | [`report`], [`table`], [`markdown`], [`chart`] | the numbers, and three ways to show them |
 //! | [`ladder`] | from the triple loop to the kernel |
 //! | [`step`] | a whole training step: its arithmetic counted, its time measured |
+//! | [`generation`] | greedy generation: tokens per second, beside the bound by bandwidth |
 
 pub mod case;
 pub mod cases;
@@ -21,6 +22,7 @@ pub mod ceilings;
 pub mod chart;
 pub mod clock;
 pub mod data;
+pub mod generation;
 pub mod ladder;
 pub mod machine;
 pub mod markdown;

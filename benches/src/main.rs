@@ -26,6 +26,8 @@ enum Command {
     Ladder(commands::ladder::Args),
     /// Training steps of a checkpoint: speed, arithmetic and memory.
     Step(commands::step::Args),
+    /// Greedy generation from a checkpoint: tokens per second.
+    Generate(commands::generate::Args),
     /// Writes a random checkpoint of a known shape, and rows of token ids.
     Shape(commands::step::ShapeArgs),
 }
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Table(args) => commands::table::run(args),
         Command::Ladder(args) => commands::ladder::run(args),
         Command::Step(args) => commands::step::run(args),
+        Command::Generate(args) => commands::generate::run(args),
         Command::Shape(args) => commands::step::make_shape(args),
     };
     match result {

@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use prompt_tuning_benches::data::Dtype;
+use prompt_tuning_benches::generation::GenerationRun;
 use prompt_tuning_benches::report::Roofline;
 use prompt_tuning_benches::step::report::StepRun;
 use prompt_tuning_benches::step::shape::{self, Family, Shape};
@@ -67,11 +68,28 @@ fn step_counts_and_measures() {
 }
 
 #[test]
+fn generation_is_measured_and_shown_again() {
+    let folder = tempfile::tempdir().unwrap();
+    shape::write(&TINY, folder.path(), 1, 0).unwrap();
+    let model = folder.path().to_str().unwrap();
+    let out =
+        succeed(&["generate", "--model", model, "--batch", "2", "--prompt", "3", "--new", "4", "--json"]);
+    let run: GenerationRun = serde_json::from_str(&out).expect("the report");
+    assert!(run.tokens_per_s[0] > 0.0 && run.bound()[0] > run.bound()[1] * 0.99);
+    let file = folder.path().join("runs.jsonl");
+    std::fs::write(&file, out.repeat(2)).unwrap();
+    let table = succeed(&["generate", "--from", file.to_str().unwrap()]);
+    assert_eq!(table.matches("| 2 | 3 |").count(), 2, "{table}");
+}
+
+#[test]
 fn mistakes_are_one_line() {
     for args in [
         &["roofline", "--kernel", "nonsense"][..],
         &["roofline", "--tier", "nonsense"],
         &["step", "--model", "nowhere"],
+        &["generate", "--model", "nowhere"],
+        &["generate", "--model", "nowhere", "--new", "1"],
         &["table", "--json-file", "nowhere"],
     ] {
         let output = program(args);

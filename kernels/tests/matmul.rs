@@ -2,7 +2,9 @@
 
 use half::{bf16, f16};
 use kernels::matmul::reference::{self, Shape};
-use kernels::matmul::{Elements, Epilogue, Layout, Precision, Weight, backward_input, forward};
+use kernels::matmul::{
+    Elements, Epilogue, Layout, Precision, Weight, backward_input, backward_weight, forward,
+};
 use kernels::testing::Rng;
 use kernels::{Isa, testing};
 use prompt_tuning_kernels as kernels;
@@ -121,12 +123,21 @@ impl Case {
             reference::backward_input(&f(&to_f64(&self.d_out)), (&f(&w), shape), &mut d_x);
             d_x
         };
+        let ref_weight = |f: fn(&[f64]) -> Vec<f64>| {
+            let mut d_w = vec![0.0; shape.n_in * shape.n_out];
+            reference::backward_weight(&f(&to_f64(&self.x)), &f(&to_f64(&self.d_out)), shape, &mut d_w);
+            d_w
+        };
         let (out, out_scale) = (ref_forward(<[f64]>::to_vec), ref_forward(abs));
+        let (d_w, d_w_scale) = (ref_weight(<[f64]>::to_vec), ref_weight(abs));
         let (d_x, d_x_scale) = (ref_backward(<[f64]>::to_vec), ref_backward(abs));
         for isa in Isa::available() {
             let what = |name| format!("{name} {} m={} {shape:?}", isa.name(), self.m);
             assert_bound(&what("forward"), &self.forward(isa), &out, (&out_scale, shape.n_in));
             assert_bound(&what("backward"), &self.backward(isa), &d_x, (&d_x_scale, shape.n_out));
+            let mut of_weight = vec![f32::NAN; d_w.len()];
+            backward_weight(isa, &self.x, &self.d_out, shape, &mut of_weight);
+            assert_bound(&what("of the weight"), &of_weight, &d_w, (&d_w_scale, self.m));
         }
     }
 }
@@ -163,6 +174,13 @@ fn a_product_done_by_hand() {
             let mut d_x = [0.0; 2];
             backward_input(isa, &[1.0, 10.0, 100.0], w, &mut d_x);
             assert_eq!(d_x, [321.0, 654.0], "{} {layout:?}", isa.name());
+            let mut d_w = [0.0; 6];
+            backward_weight(isa, &x, &[1.0, 10.0, 100.0], Shape { layout, n_in: 2, n_out: 3 }, &mut d_w);
+            let expected = match layout {
+                Layout::InOut => [1.0, 10.0, 100.0, 2.0, 20.0, 200.0],
+                Layout::OutIn => [1.0, 2.0, 10.0, 20.0, 100.0, 200.0],
+            };
+            assert_eq!(d_w, expected, "{} {layout:?}", isa.name());
         }
     }
 }

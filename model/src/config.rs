@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::read::Keys;
 use crate::rope::Rope;
-use crate::{Error, Result, gguf};
+use crate::{Error, Family, Result, gguf};
 
 /// Which code runs a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,35 @@ pub enum Architecture {
     Gpt2,
     /// Llama, SmolLM2, Qwen2, Mistral ([`crate::llama`]).
     Llama,
+    /// T5 of all versions, mT5 ([`crate::t5`]).
+    T5,
+}
+
+/// What only encoder-decoders have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seq2Seq {
+    /// Number of blocks of the decoder; `n_layers` is the encoder's.
+    pub n_decoder_layers: usize,
+    /// The token that every decoder row begins with.
+    pub decoder_start_token_id: u32,
+    /// Buckets of relative positions.
+    pub n_buckets: usize,
+    /// Distance from which on all positions are in the last bucket.
+    pub max_distance: usize,
+    /// Whether the MLP has a gate.
+    pub gated_mlp: bool,
+    /// What hidden states are multiplied by in front of the head.
+    pub head_scale: f32,
+}
+
+impl Architecture {
+    /// How models of this architecture read, and where they answer.
+    pub fn family(self) -> Family {
+        match self {
+            Architecture::Gpt2 | Architecture::Llama => Family::Causal,
+            Architecture::T5 => Family::Seq2Seq,
+        }
+    }
 }
 
 /// What `config.json` and `generation_config.json` say, in one vocabulary for all architectures.
@@ -28,7 +57,7 @@ pub enum Architecture {
 pub struct Config {
     /// Which code runs the model.
     pub architecture: Architecture,
-    /// `model_type` as written in the file: `gpt2`, `llama`, `qwen2`, `mistral`.
+    /// `model_type` as written in the file: `gpt2`, `llama`, `qwen2`, `mistral`, `t5`, `mt5`.
     pub model_type: String,
     /// Width of the residual stream.
     pub d_model: usize,
@@ -68,6 +97,8 @@ pub struct Config {
     pub bos_token_id: Option<u32>,
     /// `_name_or_path` of the file, else the name of the folder.
     pub name_or_path: String,
+    /// What only encoder-decoders have.
+    pub seq2seq: Option<Seq2Seq>,
 }
 
 impl Config {
@@ -100,6 +131,7 @@ impl Config {
         let config = match model_type {
             "gpt2" => gpt2(keys),
             "llama" | "qwen2" | "mistral" => llama(keys, model_type),
+            "t5" | "mt5" => t5(keys, model_type),
             other => Err(refused(keys, other)),
         }?;
         refuse_other_heads(keys)?;
@@ -114,6 +146,26 @@ impl Config {
     pub fn heads(&self) -> Heads {
         let Config { n_heads, n_kv_heads, head_dim, .. } = *self;
         Heads { n_heads, n_kv_heads, head_dim, scale: (head_dim as f32).sqrt().recip() }
+    }
+
+    /// Layers that a tuned prefix has keys and values for: those of the decoder, if there is one.
+    pub fn n_prefix_layers(&self) -> usize {
+        self.seq2seq.map_or(self.n_layers, |seq2seq| seq2seq.n_decoder_layers)
+    }
+
+    /// Which of the `2 * layers` keys and values of a prefix are the keys of layer `i`; its values follow. In a decoder
+    /// behind an encoder, PEFT deals four of them to each layer, of which the last two (for the cross attention) are then
+    /// dropped, and starts over when they are used up: with an even number of layers half of a prefix is never read.
+    pub fn prefix_column(&self, i: usize) -> usize {
+        match self.seq2seq {
+            Some(_) => 4 * i % (2 * self.n_prefix_layers()),
+            None => 2 * i,
+        }
+    }
+
+    /// Width of the keys of one layer.
+    pub fn prefix_width(&self) -> usize {
+        self.n_kv_heads * self.head_dim
     }
 
     fn add_eos(&mut self, ids: Vec<u32>) {
@@ -223,6 +275,72 @@ fn llama(keys: &Keys, model_type: &str) -> Result<Config> {
     })
 }
 
+/// Relative positions have no window. This only bounds what a typing error can ask for.
+const NO_WINDOW: usize = 1 << 16;
+
+fn t5(keys: &Keys, model_type: &str) -> Result<Config> {
+    let d_model = keys.needed_size("d_model")?;
+    let n_layers = keys.needed_size("num_layers")?;
+    let n_heads = keys.needed_size("num_heads")?;
+    let (activation, gated_mlp) = t5_activation(keys)?;
+    let common = common(keys, model_type)?;
+    // transformers 5 always ties and says in `scale_decoder_outputs` what it said in `tie_word_embeddings` before
+    let scaled = keys.flag("scale_decoder_outputs")?.or(common.tie_word_embeddings).unwrap_or(true);
+    let start = keys.token_ids("decoder_start_token_id")?.first().copied();
+    let seq2seq = Seq2Seq {
+        n_decoder_layers: keys.size("num_decoder_layers")?.unwrap_or(n_layers),
+        decoder_start_token_id: start.or(keys.token_ids("pad_token_id")?.first().copied()).unwrap_or(0),
+        n_buckets: keys.size("relative_attention_num_buckets")?.unwrap_or(32),
+        max_distance: keys.size("relative_attention_max_distance")?.unwrap_or(128),
+        gated_mlp,
+        head_scale: if scaled { (d_model as f32).sqrt().recip() } else { 1.0 },
+    };
+    check_t5(keys, &seq2seq, common.vocab_size)?;
+    Ok(Config {
+        architecture: Architecture::T5,
+        d_model,
+        n_layers,
+        n_heads,
+        n_kv_heads: n_heads,
+        head_dim: keys.size("d_kv")?.unwrap_or(64),
+        d_ff: keys.needed_size("d_ff")?,
+        n_positions: NO_WINDOW,
+        norm_eps: keys.positive("layer_norm_epsilon")?.unwrap_or(1e-6),
+        activation,
+        seq2seq: Some(seq2seq),
+        ..common
+    })
+}
+
+fn check_t5(keys: &Keys, seq2seq: &Seq2Seq, vocab_size: usize) -> Result<()> {
+    let Seq2Seq { n_buckets, max_distance, n_decoder_layers, decoder_start_token_id: start, .. } = *seq2seq;
+    if !(4..=NO_WINDOW).contains(&n_buckets) || !(n_buckets / 2 + 1..=NO_WINDOW).contains(&max_distance) {
+        return Err(keys.config(format!(
+            "`relative_attention_num_buckets` {n_buckets} and `relative_attention_max_distance` {max_distance} do not fit: \
+             at least 4 buckets are needed, and a distance above half of them, up to {NO_WINDOW}"
+        )));
+    }
+    if n_decoder_layers > 1 << 20 {
+        return Err(keys.config(format!("decoder layers is {n_decoder_layers}, more than any model has")));
+    }
+    match (start as usize) < vocab_size {
+        true => Ok(()),
+        false => Err(keys.config(format!(
+            "`decoder_start_token_id` is {start}, but the vocabulary has {vocab_size} tokens"
+        ))),
+    }
+}
+
+/// `relu`, or `gated-` and an activation. T5's `gated-gelu` means the approximated one.
+fn t5_activation(keys: &Keys) -> Result<(Activation, bool)> {
+    let name = keys.string("feed_forward_proj")?.unwrap_or("relu");
+    match name.strip_prefix("gated-") {
+        Some("gelu") => Ok((Activation::GeluTanh, true)),
+        Some(name) => Ok((named_activation(keys, "feed_forward_proj", name)?, true)),
+        None => Ok((named_activation(keys, "feed_forward_proj", name)?, false)),
+    }
+}
+
 /// What all architectures call alike; the other fields are placeholders to be overwritten.
 fn common(keys: &Keys, model_type: &str) -> Result<Config> {
     Ok(Config {
@@ -247,11 +365,16 @@ fn common(keys: &Keys, model_type: &str) -> Result<Config> {
         eos_token_ids: keys.token_ids("eos_token_id")?,
         bos_token_id: keys.token_ids("bos_token_id")?.first().copied(),
         name_or_path: keys.string("_name_or_path")?.unwrap_or_default().into(),
+        seq2seq: None,
     })
 }
 
 fn activation(keys: &Keys, key: &str, default: &str) -> Result<Activation> {
-    match keys.string(key)?.unwrap_or(default) {
+    named_activation(keys, key, keys.string(key)?.unwrap_or(default))
+}
+
+fn named_activation(keys: &Keys, key: &str, name: &str) -> Result<Activation> {
+    match name {
         "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
         "gelu" => Ok(Activation::GeluErf),
         "silu" | "swish" => Ok(Activation::Silu),
@@ -276,7 +399,8 @@ fn refuse_sliding_layers(keys: &Keys) -> Result<()> {
 fn refuse_other_heads(keys: &Keys) -> Result<()> {
     let name = keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
     let Some(name) = name else { return Ok(()) };
-    let has_head = ["ForCausalLM", "LMHeadModel", "DoubleHeadsModel"].iter().any(|end| name.ends_with(end));
+    let has_head = ["ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "DoubleHeadsModel"];
+    let has_head = has_head.iter().any(|end| name.ends_with(end));
     match has_head {
         true => Ok(()),
         false => Err(keys.unsupported(format!(
@@ -286,7 +410,7 @@ fn refuse_other_heads(keys: &Keys) -> Result<()> {
     }
 }
 
-const SUPPORTED: &str = "gpt2, llama (Llama 2 and 3, SmolLM2), qwen2, mistral";
+const SUPPORTED: &str = "gpt2, llama (Llama 2 and 3, SmolLM2), qwen2, mistral, t5 (v1.0, v1.1, Flan, mT5)";
 
 fn refused(keys: &Keys, model_type: &str) -> Error {
     const ENCODERS: [&str; 12] = [
@@ -303,7 +427,7 @@ fn refused(keys: &Keys, model_type: &str) -> Error {
         "mpnet",
         "nomic_bert",
     ];
-    const BOTH: [&str; 8] = ["t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "encoder-decoder"];
+    const BOTH: [&str; 6] = ["umt5", "bart", "mbart", "pegasus", "marian", "encoder-decoder"];
     let name = keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str).unwrap_or("");
     let why = if ENCODERS.contains(&model_type) && name.ends_with("ForMaskedLM") {
         "is a masked language model, which cannot be prompted here yet"

@@ -47,7 +47,12 @@ fn essentials(c: &Config) -> Vec<u8> {
         Activation::Relu => 4,
     };
     let frequencies = c.rope.as_ref().map_or_else(Vec::new, |rope| rope.frequencies(c.head_dim));
-    let numbers = sizes.into_iter().chain([activation]).flat_map(|n| (n as u64).to_le_bytes());
+    let of_decoder = c.seq2seq.iter();
+    let of_decoder =
+        of_decoder.flat_map(|s| [s.n_decoder_layers, s.n_buckets, s.max_distance, s.gated_mlp.into()]);
+    let sizes = sizes.into_iter().chain([activation]).chain(of_decoder);
+    let numbers = sizes.flat_map(|n| (n as u64).to_le_bytes());
+    let frequencies = frequencies.into_iter().chain(c.seq2seq.map(|s| s.head_scale));
     numbers.chain([c.norm_eps].into_iter().chain(frequencies).flat_map(f32::to_le_bytes)).collect()
 }
 

@@ -1,20 +1,11 @@
-//! Several texts continued at once, over one forest.
+//! Several texts continued at once: greedily, by sampling, or by beam search.
 //!
-//! The prompts are a forest like any batch: what they share is computed and cached once. A decoding step has one query
-//! per living sequence. With the sequences in depth-first order ("ranks"), those below a token are neighbours, so who
-//! sees a cached key is one interval of ranks; a new token is seen by its own sequence. A sequence that ends leaves the
-//! queries, and the intervals are counted again without it.
+//! What a model with an encoder is given is what the encoder reads; its decoder begins with the start token alone.
 
-use std::sync::Arc;
-
-use autograd::ops::Intervals;
-use autograd::{Tape, Value};
-use kernels::threads::on_pool;
-use tensor::Tensor;
-
-use crate::language_model::Step;
+use crate::beam;
+use crate::decoder::{Decoder, Line};
 use crate::sample::Stream;
-use crate::{Error, Forest, KvCache, LanguageModel, Result, Sampling, Source, Tokenizer};
+use crate::{Error, Family, LanguageModel, Prompt, Result, Sampling, Source, Tokenizer};
 
 /// What to generate.
 #[derive(Clone, Debug)]
@@ -27,6 +18,10 @@ pub struct Options {
     pub eos: Vec<u32>,
     /// Strings that end a sequence; need a tokenizer in [`Hooks`].
     pub stop: Vec<String>,
+    /// Continuations of each text that are followed at a time; with more than one, the best of them is the result.
+    pub beams: usize,
+    /// Above zero, beam search prefers long texts, below zero short ones.
+    pub length_penalty: f32,
     /// Whether keys and values are kept. Without, everything is computed again for each token: for tests.
     pub use_cache: bool,
 }
@@ -38,6 +33,8 @@ impl Default for Options {
             sampling: Sampling::GREEDY,
             eos: Vec::new(),
             stop: Vec::new(),
+            beams: 1,
+            length_penalty: 1.0,
             use_cache: true,
         }
     }
@@ -88,71 +85,145 @@ pub struct Hooks<'a> {
     pub on_token: Option<&'a mut dyn FnMut(usize, u32)>,
 }
 
-/// Continues every row of `rows` (`Text` and `Soft` tokens; unequal lengths, repetitions and common prefixes welcome).
-/// `prompt` is the soft prompt, `[n, d_model]`. What becomes of a row does not depend on the others.
+/// Continues every row of `rows` (`Text` and `Soft` tokens; unequal lengths, repetitions and common prefixes welcome), or
+/// has the decoder answer it. `prompt` is the soft prompt, `[n, d_model]`. What becomes of a row does not depend on the
+/// others.
 ///
 /// # Errors
 /// A row the model cannot take, an option out of range, or NaN from the model.
 pub fn generate(
     model: &LanguageModel,
     rows: &[Vec<Source>],
-    prompt: Option<&Value>,
+    prompt: Option<&Prompt>,
+    options: &Options,
+    hooks: Hooks,
+) -> Result<Vec<Generated>> {
+    options.check(&hooks)?;
+    rows.iter().try_for_each(|row| model.check_row(row, prompt))?;
+    let n_ahead = Prompt::n_ahead(prompt);
+    // inference records nothing: the prompt enters as a constant
+    let prompt = prompt.map(Prompt::constant);
+    let rows: Vec<Row> = rows.iter().map(|row| Row::new(row, model, n_ahead)).collect();
+    if options.beams > 1 {
+        let found = beam::search(model, &rows, prompt.as_ref(), options)?;
+        let nothing = |row: &Row| (Vec::new(), row.full(0, options));
+        let one = |(row, found): (&Row, Option<beam::Finished>)| {
+            let (tokens, reason) = found.map_or_else(|| nothing(row), |found| (found.tokens, found.reason));
+            Generated::new(row.family, (tokens, None), reason, hooks.tokenizer)
+        };
+        return rows.iter().zip(found).map(one).collect();
+    }
+    one_by_one(model, &rows, prompt.as_ref(), options, hooks)
+}
+
+/// A token at a time, each chosen when it is its turn.
+fn one_by_one(
+    model: &LanguageModel,
+    rows: &[Row],
+    prompt: Option<&Prompt>,
     options: &Options,
     mut hooks: Hooks,
 ) -> Result<Vec<Generated>> {
-    options.sampling.check()?;
-    if !options.stop.is_empty() && hooks.tokenizer.is_none() {
-        return Err(Error::Option("stop strings need a tokenizer, and the model has none".into()));
-    }
-    let n_soft = prompt.map_or(0, |p| p.tensor().rows());
-    rows.iter().try_for_each(|row| model.check_row(row, n_soft))?;
-    // inference records nothing: the prompt enters as a constant
-    let prompt = prompt.map(|p| Value::constant(p.tensor().clone()));
-
-    let limits = Limits { max_new_tokens: options.max_new_tokens, n_positions: model.config().n_positions };
-    let mut all: Vec<Sequence> = rows
-        .iter()
-        .enumerate()
-        .map(|(i, row)| Sequence::new(row, options.sampling.stream(i), limits))
-        .collect();
+    let sequence = |(i, row)| Sequence::new(row, options.sampling.stream(i), options);
+    let mut all: Vec<Sequence> = rows.iter().enumerate().map(sequence).collect();
     let mut live: Vec<usize> = (0..rows.len()).filter(|&i| all[i].reason.is_none()).collect();
     if !live.is_empty() {
-        let mut decoder = Decoder { model, prompt, cached: None };
-        let mut hidden = decoder.start(rows, &mut live, options.use_cache);
+        let mut decoder = Decoder::new(model, prompt, options.use_cache);
+        let (order, mut hidden) = decoder.start(&lines(&all, &live));
+        live = order.into_iter().map(|i| live[i]).collect();
         loop {
             let logits = model.logits(&hidden);
             for (&i, logits) in live.iter().zip(logits.f32s().chunks_exact(logits.width())) {
-                all[i].extend(logits, options, limits, &hooks).ok_or_else(|| not_finite(model))??;
+                all[i].extend(logits, options, &hooks).ok_or_else(|| not_finite(model))??;
                 if let (Some(on_token), true) =
                     (hooks.on_token.as_mut(), all[i].reason != Some(FinishReason::Eos))
                 {
                     on_token(i, all[i].tokens[all[i].tokens.len() - 1]);
                 }
             }
-            let still: Vec<bool> = live.iter().map(|&i| all[i].reason.is_none()).collect();
-            if !still.contains(&true) {
+            let still = |&(_, &i): &(u32, &usize)| all[i].reason.is_none();
+            let (parents, left): (Vec<u32>, Vec<usize>) = (0..).zip(&live).filter(still).unzip();
+            live = left;
+            if live.is_empty() {
                 break;
             }
-            hidden = decoder.next(&all, &mut live, &still);
+            hidden = decoder.next(&parents, &lines(&all, &live));
         }
     }
     all.into_iter().map(|sequence| sequence.finish(hooks.tokenizer)).collect()
 }
 
-fn not_finite(model: &LanguageModel) -> Error {
+fn lines<'a>(all: &'a [Sequence], live: &[usize]) -> Vec<Line<'a>> {
+    live.iter().map(|&i| Line { encoder: all[i].row.encoder, tokens: &all[i].so_far }).collect()
+}
+
+pub(crate) fn not_finite(model: &LanguageModel) -> Error {
     let unexplained = || "the weights are finite, so the prompt is too large or not a number".to_string();
     Error::NonFinite(model.explain_non_finite().unwrap_or_else(unexplained))
 }
 
-#[derive(Clone, Copy)]
-struct Limits {
-    max_new_tokens: usize,
+impl Options {
+    fn check(&self, hooks: &Hooks) -> Result<()> {
+        self.sampling.check()?;
+        let wrong = |why: &str| Err(Error::Option(why.into()));
+        match self {
+            Options { beams: 0, .. } => wrong("beams is 0, but must be 1 or more"),
+            Options { length_penalty, .. } if !length_penalty.is_finite() => {
+                wrong("the length penalty must be a finite number")
+            }
+            Options { beams: 2.., sampling, .. } if sampling.temperature != 0.0 => {
+                wrong("beam search does not sample; leave out the temperature or the beams")
+            }
+            Options { beams: 2.., stop, .. } if !stop.is_empty() => {
+                wrong("beam search does not know stop strings; leave out the one or the other")
+            }
+            Options { stop, .. } if !stop.is_empty() && hooks.tokenizer.is_none() => {
+                wrong("stop strings need a tokenizer, and the model has none")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What one continuation starts from.
+pub(crate) struct Row<'r> {
+    /// What the encoder reads, if there is one.
+    pub encoder: &'r [Source],
+    /// What is continued.
+    pub tokens: Vec<Source>,
     n_positions: usize,
+    family: Family,
+}
+
+impl<'r> Row<'r> {
+    fn new(row: &'r [Source], model: &LanguageModel, n_ahead: usize) -> Row<'r> {
+        let (n_positions, family) = (model.config().n_positions - n_ahead, model.family());
+        match model.config().seq2seq {
+            Some(of_decoder) => {
+                let start = Source::Text(of_decoder.decoder_start_token_id);
+                Row { encoder: row, tokens: vec![start], n_positions, family }
+            }
+            None => Row { encoder: &[], tokens: row.to_vec(), n_positions, family },
+        }
+    }
+
+    /// How many tokens may come.
+    pub(crate) fn room(&self, options: &Options) -> usize {
+        options.max_new_tokens.min(self.n_positions - self.tokens.len().min(self.n_positions))
+    }
+
+    /// Why no more than `n` tokens may come, when that is [`Row::room`].
+    pub(crate) fn full(&self, n: usize, options: &Options) -> FinishReason {
+        if n >= options.max_new_tokens { FinishReason::MaxNewTokens } else { FinishReason::Length }
+    }
 }
 
 /// One row and its continuation so far.
-struct Sequence {
-    row: Vec<Source>,
+struct Sequence<'r> {
+    row: &'r Row<'r>,
+    room: usize,
+    /// The row and the new tokens.
+    so_far: Vec<Source>,
     tokens: Vec<u32>,
     /// Set when a stop string cuts the text.
     text: Option<String>,
@@ -160,44 +231,30 @@ struct Sequence {
     reason: Option<FinishReason>,
 }
 
-impl Sequence {
-    fn new(row: &[Source], random: Stream, limits: Limits) -> Sequence {
-        let mut sequence =
-            Sequence { row: row.to_vec(), tokens: Vec::new(), text: None, random, reason: None };
-        sequence.reason = sequence.full(limits);
-        sequence
-    }
-
-    /// Why no token can be added, if so.
-    fn full(&self, limits: Limits) -> Option<FinishReason> {
-        if self.tokens.len() >= limits.max_new_tokens {
-            return Some(FinishReason::MaxNewTokens);
-        }
-        (self.row.len() >= limits.n_positions).then_some(FinishReason::Length)
+impl<'r> Sequence<'r> {
+    fn new(row: &'r Row<'r>, random: Stream, options: &Options) -> Sequence<'r> {
+        let (room, so_far) = (row.room(options), row.tokens.clone());
+        let reason = (room == 0).then(|| row.full(0, options));
+        Sequence { row, room, so_far, tokens: Vec::new(), text: None, random, reason }
     }
 
     /// Adds the next token and sees whether the sequence ends. `None` when the logits are no distribution.
-    fn extend(
-        &mut self,
-        logits: &[f32],
-        options: &Options,
-        limits: Limits,
-        hooks: &Hooks,
-    ) -> Option<Result<()>> {
+    fn extend(&mut self, logits: &[f32], options: &Options, hooks: &Hooks) -> Option<Result<()>> {
         let token = options.sampling.choose(logits, &mut self.random)?;
         if options.eos.contains(&token) {
             self.reason = Some(FinishReason::Eos);
             return Some(Ok(()));
         }
         self.tokens.push(token);
-        self.row.push(Source::Text(token));
-        self.reason = self.full(limits);
+        self.so_far.push(Source::Text(token));
+        let n = self.tokens.len();
+        self.reason = (n >= self.room).then(|| self.row.full(n, options));
         Some(self.look_for_stop(&options.stop, hooks.tokenizer))
     }
 
     fn look_for_stop(&mut self, stop: &[String], tokenizer: Option<&Tokenizer>) -> Result<()> {
         let Some(tokenizer) = tokenizer.filter(|_| !stop.is_empty()) else { return Ok(()) };
-        let mut text = tokenizer.decode_continuation(&self.tokens)?;
+        let mut text = tokenizer.decode_generated(self.row.family, &self.tokens)?;
         if let Some(at) = stop.iter().filter_map(|s| text.find(s.as_str())).min() {
             text.truncate(at);
             self.text = Some(text);
@@ -207,88 +264,22 @@ impl Sequence {
     }
 
     fn finish(self, tokenizer: Option<&Tokenizer>) -> Result<Generated> {
-        let text = match (self.text, tokenizer) {
-            (None, Some(tokenizer)) => Some(tokenizer.decode_continuation(&self.tokens)?),
+        let reason = self.reason.unwrap_or(FinishReason::MaxNewTokens);
+        Generated::new(self.row.family, (self.tokens, self.text), reason, tokenizer)
+    }
+}
+
+impl Generated {
+    fn new(
+        family: Family,
+        (tokens, text): (Vec<u32>, Option<String>),
+        reason: FinishReason,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<Generated> {
+        let text = match (text, tokenizer) {
+            (None, Some(tokenizer)) => Some(tokenizer.decode_generated(family, &tokens)?),
             (text, _) => text,
         };
-        let reason = self.reason.unwrap_or(FinishReason::MaxNewTokens);
-        Ok(Generated { tokens: self.tokens, text, reason })
+        Ok(Generated { tokens, text, reason })
     }
-}
-
-/// Final hidden states of the last token of every living sequence, step by step.
-struct Decoder<'a> {
-    model: &'a LanguageModel,
-    prompt: Option<Value>,
-    cached: Option<Cached>,
-}
-
-struct Cached {
-    cache: KvCache,
-    /// Which ranks see each cached key.
-    seen: Intervals,
-    /// Rank of each living sequence, ascending.
-    ranks: Vec<u32>,
-}
-
-impl Decoder<'_> {
-    /// The first step: everything the rows hold. Sorts `live` by rank.
-    fn start(&mut self, rows: &[Vec<Source>], live: &mut [usize], use_cache: bool) -> Tensor {
-        if !use_cache {
-            return self.all_again(live.iter().map(|&i| rows[i].as_slice()));
-        }
-        let forest = Forest::from_rows(live.iter().map(|&i| rows[i].as_slice()));
-        let mut ends: Vec<(u32, usize)> = forest.ends.iter().copied().zip(live.iter().copied()).collect();
-        ends.sort_unstable();
-        live.iter_mut().zip(&ends).for_each(|(live, &(_, i))| *live = i);
-        let outputs: Arc<[u32]> = ends.iter().map(|&(end, _)| end).collect();
-
-        let mut cache = KvCache::new(self.model.config());
-        let (positions, mask) = (&*forest.positions, &forest.mask);
-        let step = Step { positions, mask, outputs: Some(&outputs), cache: Some(&mut cache) };
-        let hidden = self.hidden(&forest.sources, step);
-        let ranks = (0..live.len() as u32).collect();
-        self.cached = Some(Cached { cache, seen: forest.mask.for_queries(&outputs), ranks });
-        hidden
-    }
-
-    /// One more step of the sequences that are `still` alive.
-    fn next(&mut self, all: &[Sequence], live: &mut Vec<usize>, still: &[bool]) -> Tensor {
-        keep(live, still);
-        let Some(mut cached) = self.cached.take() else {
-            return self.all_again(live.iter().map(|&i| all[i].row.as_slice()));
-        };
-        keep(&mut cached.ranks, still);
-        cached.seen.begin.extend(&cached.ranks);
-        cached.seen.end.extend(cached.ranks.iter().map(|rank| rank + 1));
-        let mask = Arc::new(cached.seen.for_queries(&cached.ranks));
-        let sources: Arc<[Source]> = live.iter().map(|&i| all[i].row[all[i].row.len() - 1]).collect();
-        let positions: Vec<u32> = live.iter().map(|&i| all[i].row.len() as u32 - 1).collect();
-        let step = Step { positions: &positions, mask: &mask, outputs: None, cache: Some(&mut cached.cache) };
-        let hidden = self.hidden(&sources, step);
-        self.cached = Some(cached);
-        hidden
-    }
-
-    fn all_again<'r>(&self, rows: impl Iterator<Item = &'r [Source]>) -> Tensor {
-        let forest = Forest::from_rows(rows);
-        let step = Step { positions: &forest.positions, mask: &forest.mask, outputs: None, cache: None };
-        let hidden = Value::constant(self.hidden(&forest.sources, step));
-        let ends: Arc<[u32]> = forest.ends.as_slice().into();
-        autograd::ops::gather_rows(&Tape::new(), &hidden, &ends).tensor().clone()
-    }
-
-    fn hidden(&self, sources: &Arc<[Source]>, step: Step) -> Tensor {
-        on_pool(|| {
-            let tape = Tape::new();
-            let embeds = self.model.embed(&tape, sources, self.prompt.as_ref());
-            self.model.hidden(&tape, &embeds, step).tensor().clone()
-        })
-    }
-}
-
-/// Keeps the items whose flag is set.
-fn keep<T>(items: &mut Vec<T>, flags: &[bool]) {
-    let mut flags = flags.iter();
-    items.retain(|_| *flags.next().expect("one flag per item"));
 }

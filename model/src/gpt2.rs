@@ -11,14 +11,14 @@
 
 use std::sync::Arc;
 
-use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, layer_norm, linear, segment};
+use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, layer_norm, linear};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
 use kernels::matmul::Layout;
 use tensor::{Checkpoint, Frozen};
 
-use crate::cache::{LayerCache, attention};
+use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
 use crate::{Config, Result};
 
@@ -93,13 +93,10 @@ impl Gpt2 {
                 Some(rows) => Pass { rows: Some(rows.clone()), mask: Arc::new(step.mask.for_queries(rows)) },
                 None => Pass { rows: None, mask: step.mask.clone() },
             };
-            x = match step.cache.as_mut() {
-                Some(cache) => block.forward(tape, &x, &pass, Some(cache.layer(i))),
-                None => {
-                    let block = block.clone();
-                    segment(tape, &x, move |tape, x| block.forward(tape, x, &pass, None))
-                }
-            };
+            let block = block.clone();
+            x = run_block(tape, &[&x], (step.cache.as_deref_mut(), i), move |tape, x, (past, _)| {
+                block.forward(tape, &x[0], &pass, past)
+            });
         }
         self.ln_f.forward(tape, &x)
     }
@@ -125,10 +122,10 @@ impl Block {
     }
 
     /// `[T, d_model]` to `[rows or T, d_model]`. The mask counts the queries of `rows`.
-    fn forward(&self, tape: &Tape, x: &Value, pass: &Pass, cache: Option<&mut LayerCache>) -> Value {
+    fn forward(&self, tape: &Tape, x: &Value, pass: &Pass, past: Option<&mut LayerCache>) -> Value {
         let rows = pass.rows.as_ref();
         let qkv = linear(tape, &self.ln_1.forward(tape, x), &self.c_attn, None);
-        let mixed = attention(tape, Qkv::Fused(&qkv, rows), self.heads, &pass.mask, cache);
+        let mixed = attention(tape, Qkv::Fused(&qkv, rows), self.heads, &pass.mask, past);
         let x = rows.map_or_else(|| x.clone(), |rows| gather_rows(tape, x, rows));
         let x = linear(tape, &mixed, &self.attn_c_proj, Some(&x));
 

@@ -12,7 +12,8 @@ use tensor::{Checkpoint, Frozen, Tensor};
 use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
-use crate::{Architecture, Config, Error, KvCache, PackedBatch, Result, gguf};
+use crate::t5::{self, T5};
+use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Prompt, Result, gguf};
 
 /// The tokens of one call of [`LanguageModel::hidden`].
 #[derive(Debug)]
@@ -25,6 +26,17 @@ pub struct Step<'a> {
     pub outputs: Option<&'a Arc<[u32]>>,
     /// Keys and values of earlier tokens; this step's are appended. For inference only.
     pub cache: Option<&'a mut KvCache>,
+    /// What the decoder of an encoder-decoder sees of its encoder; `None` for other models.
+    pub encoded: Option<Encoded<'a>>,
+}
+
+/// What a decoder sees of its encoder.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoded<'a> {
+    /// Final hidden states of the encoder ([`LanguageModel::encode`]), `[n, d_model]`.
+    pub states: &'a Value,
+    /// Which of this step's tokens see each of them.
+    pub mask: &'a Arc<Intervals>,
 }
 
 /// A frozen causal language model over a memory-mapped checkpoint.
@@ -42,6 +54,7 @@ pub struct LanguageModel {
 enum Blocks {
     Gpt2(Gpt2),
     Llama(Llama),
+    T5(T5),
 }
 
 impl LanguageModel {
@@ -61,6 +74,9 @@ impl LanguageModel {
             Architecture::Llama => {
                 (llama::embedding_name(&checkpoint), Blocks::Llama(Llama::load(&checkpoint, &config)?))
             }
+            Architecture::T5 => {
+                (t5::embedding_name(&checkpoint), Blocks::T5(T5::load(&checkpoint, &config)?))
+            }
         };
         let embedding = checkpoint.tensor(&name, &[config.vocab_size, config.d_model])?;
         let head = head(&checkpoint, &config, &embedding, folder)?;
@@ -79,6 +95,7 @@ impl LanguageModel {
         match &mut self.blocks {
             Blocks::Gpt2(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
             Blocks::Llama(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
+            Blocks::T5(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
         }
         self.head.set_precision(precision);
     }
@@ -86,6 +103,11 @@ impl LanguageModel {
     /// What shape the model has.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How it reads, and where it answers.
+    pub fn family(&self) -> Family {
+        self.config.architecture.family()
     }
 
     /// The file or files of the weights.
@@ -108,27 +130,80 @@ impl LanguageModel {
         ops::embed(tape, sources, &self.embedding, prompt)
     }
 
+    /// What the encoder makes of its tokens, `[tokens, d_model]`. Panics for a model without one.
+    pub fn encode(&self, tape: &Tape, tokens: &Forest, prompt: Option<&Value>) -> Value {
+        let embeds = self.embed(tape, &tokens.sources, prompt);
+        match &self.blocks {
+            Blocks::T5(blocks) => blocks.encode(tape, &embeds, &tokens.positions, &tokens.mask),
+            Blocks::Gpt2(_) | Blocks::Llama(_) => panic!("{} has no encoder", self.config.model_type),
+        }
+    }
+
     /// Final hidden states, norm applied: `[outputs or tokens, d_model]`.
     pub fn hidden(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
-        let (n, mut cache) = (step.positions.len(), step.cache.take());
+        let (positions, mut cache) = (step.positions, step.cache.take());
         let step = Step { cache: cache.as_deref_mut(), ..step };
         let hidden = match &self.blocks {
             Blocks::Gpt2(blocks) => blocks.forward(tape, embeds, step),
             Blocks::Llama(blocks) => blocks.forward(tape, embeds, step),
+            Blocks::T5(blocks) => blocks.forward(tape, embeds, step),
         };
         if let Some(cache) = cache {
-            cache.advance(n);
+            cache.advance(positions);
         }
         hidden
     }
 
+    /// Final hidden states of a forest behind a prompt, `[outputs or tokens, d_model]`.
+    pub fn states(
+        &self,
+        tape: &Tape,
+        forest: &Forest,
+        prompt: Option<&Prompt>,
+        (outputs, encoded): (Option<&Arc<[u32]>>, Option<Encoded>),
+    ) -> Value {
+        let embeds = self.embed(tape, &forest.sources, prompt.and_then(Prompt::soft));
+        let (positions, mask) = forest.behind(Prompt::n_ahead(prompt));
+        let mut past = Prompt::past(prompt, tape, &self.config);
+        let step = Step { positions: &positions, mask: &mask, outputs, cache: past.as_mut(), encoded };
+        self.hidden(tape, &embeds, step)
+    }
+
     /// The loss of a batch and the log-probability of each of its targets.
-    pub fn score(&self, tape: &Tape, batch: &PackedBatch, prompt: Option<&Value>) -> Scored {
-        let embeds = self.embed(tape, &batch.forest.sources, prompt);
-        let (positions, mask) = (&*batch.forest.positions, &batch.forest.mask);
-        let step = Step { positions, mask, outputs: Some(&batch.outputs), cache: None };
-        let hidden = self.hidden(tape, &embeds, step);
+    pub fn score(&self, tape: &Tape, batch: &PackedBatch, prompt: Option<&Prompt>) -> Scored {
+        let soft = prompt.and_then(Prompt::soft);
+        let states = (!batch.encoder.is_empty()).then(|| self.encode(tape, &batch.encoder, soft));
+        let encoded = states.as_ref().map(|states| Encoded { states, mask: &batch.cross });
+        let hidden = self.states(tape, &batch.forest, prompt, (Some(&batch.outputs), encoded));
         ops::cross_entropy(tape, &hidden, &self.head, &batch.targets)
+    }
+
+    /// Keys and values of every layer for the vectors of a soft prompt, `[n, 2 * layers * width]`: as a prefix they do what
+    /// the vectors do among the tokens.
+    ///
+    /// # Errors
+    /// It is an encoder-decoder: the prefix would be the decoder's, and the vectors are the encoder's.
+    pub fn prefix_like(&self, prompt: &Prompt) -> Result<Tensor> {
+        if self.family() == Family::Seq2Seq {
+            let why =
+                "a prefix of an encoder-decoder starts from numbers, as normal:0.1 or zero, not from words";
+            return Err(Error::Option(why.into()));
+        }
+        let n = Prompt::n_soft(Some(prompt)) as u32;
+        let row: Vec<Source> = (0..n).map(Source::Soft).collect();
+        let forest = match self.family() {
+            Family::Causal => Forest::from_rows([&*row]),
+            Family::Masked | Family::Seq2Seq => Forest::segments([&*row]),
+        };
+        let mut cache = KvCache::new(&self.config);
+        on_pool(|| {
+            let tape = Tape::new();
+            let embeds = self.embed(&tape, &forest.sources, prompt.constant().soft());
+            let (positions, mask) = (&forest.positions, &forest.mask);
+            let step = Step { positions, mask, outputs: None, cache: Some(&mut cache), encoded: None };
+            self.hidden(&tape, &embeds, step);
+        });
+        Ok(cache.as_prefix(&self.config))
     }
 
     /// `[n, vocab_size]` from `[n, d_model]`. For inference; training uses [`LanguageModel::score`].
@@ -137,22 +212,23 @@ impl LanguageModel {
         on_pool(|| ops::linear(&Tape::new(), &hidden, &self.head, None).tensor().clone())
     }
 
-    /// Whether the model can take this row (`n_soft` rows in the prompt).
+    /// Whether the model can take this row with this prompt.
     ///
     /// # Errors
     /// The row is empty or longer than the context window, or has a token that is not in the vocabulary or prompt.
-    pub fn check_row(&self, sources: &[Source], n_soft: usize) -> Result<()> {
+    pub fn check_row(&self, sources: &[Source], prompt: Option<&Prompt>) -> Result<()> {
         let Config { vocab_size, n_positions, .. } = self.config;
+        let (n_soft, n_ahead) = (Prompt::n_soft(prompt), Prompt::n_ahead(prompt));
         if sources.is_empty() {
             return Err(Error::Tokens("a row has no tokens; give at least one".into()));
         }
-        if sources.len() > n_positions {
-            let soft = sources.iter().filter(|s| matches!(s, Source::Soft(_))).count();
+        if n_ahead + sources.len() > n_positions {
+            let n_text = sources.iter().filter(|s| matches!(s, Source::Text(_))).count();
             return Err(Error::Tokens(format!(
-                "a row has {} tokens ({soft} of the prompt and {} of text), but the model's context window is \
+                "a row has {} tokens ({} of the prompt and {n_text} of text), but the model's context window is \
                  {n_positions}; shorten the text, the template or the prompt",
-                sources.len(),
-                sources.len() - soft,
+                n_ahead + sources.len(),
+                n_ahead + sources.len() - n_text,
             )));
         }
         let wrong = sources.iter().find_map(|source| match *source {

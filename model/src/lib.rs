@@ -1,13 +1,16 @@
 //! Language models from Hugging Face folders and GGUF files, with weights where they lie in the checkpoint.
 //!
-//! Reading order: [`forest`] (how rows of tokens become a batch without padding), [`config`], then [`gpt2`] beside
-//! [`llama`] (the same items in the same order), [`language_model`] (what the rest of the world uses), [`cache`] and
+//! Reading order: [`row`], [`forest`] and [`packed`] (how rows of tokens become a batch without padding), [`config`],
+//! then [`gpt2`] beside [`llama`] and [`t5`] (the same items in the same order), [`language_model`] (what the rest of
+//! the world uses), [`cache`] and
 //! [`mod@generate`].
 
 #![forbid(unsafe_code)]
 
+mod beam;
 pub mod cache;
 pub mod config;
+mod decoder;
 pub mod error;
 mod fingerprint;
 mod gguf;
@@ -16,17 +19,24 @@ pub mod generate;
 pub mod gpt2;
 pub mod language_model;
 pub mod llama;
+pub mod packed;
+mod prompt;
 mod read;
 pub mod rope;
+pub mod row;
 pub mod sample;
+pub mod t5;
 pub mod tokenizer;
 
 pub use autograd::ops::Source;
 pub use cache::KvCache;
 pub use config::{Architecture, Config};
 pub use error::{Error, Result};
-pub use forest::{Forest, PackedBatch, Row};
+pub use forest::Forest;
 pub use generate::{FinishReason, Generated, Hooks, generate};
-pub use language_model::{LanguageModel, Step};
+pub use language_model::{Encoded, LanguageModel, Step};
+pub use packed::PackedBatch;
+pub use prompt::Prompt;
+pub use row::{Family, Prediction, Row};
 pub use sample::Sampling;
 pub use tokenizer::Tokenizer;

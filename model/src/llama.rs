@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use autograd::ops::{Intervals, Qkv, gated, gather_rows, linear, rms_norm, rope, segment};
+use autograd::ops::{Intervals, Qkv, gated, gather_rows, linear, rms_norm, rope};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
@@ -20,7 +20,7 @@ use kernels::matmul::Layout;
 use kernels::rope::{Pairs, Table};
 use tensor::{Checkpoint, Frozen};
 
-use crate::cache::{LayerCache, attention};
+use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
 use crate::{Config, Result};
 
@@ -95,13 +95,10 @@ impl Llama {
         let angles = Arc::new(Table::new(step.positions, &self.frequencies, self.pairs));
         for (i, block) in self.layers.iter().enumerate() {
             let pass = self.pass(&step, step.outputs.filter(|_| i == last), &angles);
-            x = match step.cache.as_mut() {
-                Some(cache) => block.forward(tape, &x, &pass, Some(cache.layer(i))),
-                None => {
-                    let block = block.clone();
-                    segment(tape, &x, move |tape, x| block.forward(tape, x, &pass, None))
-                }
-            };
+            let block = block.clone();
+            x = run_block(tape, &[&x], (step.cache.as_deref_mut(), i), move |tape, x, (past, _)| {
+                block.forward(tape, &x[0], &pass, past)
+            });
         }
         self.norm.forward(tape, &x)
     }
@@ -160,14 +157,14 @@ impl Block {
     }
 
     /// `[T, d_model]` to `[rows or T, d_model]`.
-    fn forward(&self, tape: &Tape, x: &Value, pass: &Pass, cache: Option<&mut LayerCache>) -> Value {
+    fn forward(&self, tape: &Tape, x: &Value, pass: &Pass, past: Option<&mut LayerCache>) -> Value {
         let wanted =
             |v: &Value| pass.rows.as_ref().map_or_else(|| v.clone(), |rows| gather_rows(tape, v, rows));
         let n = self.input_layernorm.forward(tape, x);
         let q = rope(tape, &linear(tape, &wanted(&n), &self.q_proj, None), &pass.query_angles);
         let k = rope(tape, &linear(tape, &n, &self.k_proj, None), &pass.key_angles);
         let v = linear(tape, &n, &self.v_proj, None);
-        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, &pass.mask, cache);
+        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, &pass.mask, past);
         let x = linear(tape, &mixed, &self.o_proj, Some(&wanted(x)));
 
         let m = self.post_attention_layernorm.forward(tape, &x);

@@ -5,13 +5,14 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::read::Keys;
-use crate::{Error, Result, gguf};
+use crate::{Error, Family, Result, gguf};
 
 /// The tokenizer of a model folder.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     eos: Option<u32>,
+    mask: Option<u32>,
     /// For tokenizers that put a space in front of every text: tokens of [`BEFORE_ENCODED`] and [`BEFORE_DECODED`].
     before: Option<[Vec<u32>; 2]>,
 }
@@ -31,7 +32,7 @@ impl Tokenizer {
     pub fn open(folder: &Path) -> Result<Tokenizer> {
         if folder.is_file() {
             let (inner, eos) = gguf::tokenizer(folder)?;
-            return Tokenizer::new(inner, eos);
+            return Tokenizer::new(inner, eos, None);
         }
         let path = folder.join("tokenizer.json");
         if !path.is_file() {
@@ -40,15 +41,17 @@ impl Tokenizer {
         let invalid = |why: String| Error::Tokenizer { path: path.clone(), why };
         let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         let inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| invalid(e.to_string()))?;
-        let eos = eos_token(folder)?.and_then(|token| inner.token_to_id(&token));
-        Tokenizer::new(inner, eos)
+        let id = |token: Option<String>| token.and_then(|token| inner.token_to_id(&token));
+        let eos = id(special_token(folder, "eos_token")?);
+        let mask = id(special_token(folder, "mask_token")?.or_else(|| Some("[MASK]".into())));
+        Tokenizer::new(inner, eos, mask)
     }
 
-    fn new(mut inner: tokenizers::Tokenizer, eos: Option<u32>) -> Result<Tokenizer> {
+    fn new(mut inner: tokenizers::Tokenizer, eos: Option<u32>, mask: Option<u32>) -> Result<Tokenizer> {
         inner.with_padding(None);
         let refused = |e| Error::Tokens(format!("the tokenizer cannot do without truncation: {e}"));
         inner.with_truncation(None).map_err(refused)?;
-        let mut tokenizer = Tokenizer { inner, eos, before: None };
+        let mut tokenizer = Tokenizer { inner, eos, mask, before: None };
         let first = tokenizer.encode("a", false)?.first().and_then(|&id| tokenizer.token(id));
         if first.is_some_and(|token| token.starts_with(WORD_START)) {
             tokenizer.before =
@@ -101,6 +104,17 @@ impl Tokenizer {
         self.decode(ids, true)
     }
 
+    /// Text of what a model generated: an answer of its own from a decoder behind an encoder, else a continuation.
+    ///
+    /// # Errors
+    /// The library refuses the ids.
+    pub fn decode_generated(&self, family: Family, ids: &[u32]) -> Result<String> {
+        match family {
+            Family::Seq2Seq => self.decode(ids, true),
+            Family::Causal | Family::Masked => self.decode_continuation(ids),
+        }
+    }
+
     /// Text of `ids`.
     ///
     /// # Errors
@@ -124,17 +138,27 @@ impl Tokenizer {
     pub fn eos(&self) -> Option<u32> {
         self.eos
     }
+
+    /// What T5 writes for gap `i` of a text, `<extra_id_i>`, where the vocabulary has it.
+    pub fn gap(&self, i: usize) -> Option<u32> {
+        self.inner.token_to_id(&format!("<extra_id_{i}>"))
+    }
+
+    /// The token that stands for another which is to be guessed: the one the folder names, else `[MASK]`.
+    pub fn mask(&self) -> Option<u32> {
+        self.mask
+    }
 }
 
-/// `eos_token` of the files beside the tokenizer: a string, or an object with its `content`.
-fn eos_token(folder: &Path) -> Result<Option<String>> {
+/// A token that the files beside the tokenizer name: a string, or an object with its `content`.
+fn special_token(folder: &Path, key: &str) -> Result<Option<String>> {
     for name in ["tokenizer_config.json", "special_tokens_map.json"] {
         let path = folder.join(name);
         if !path.is_file() {
             continue;
         }
         let keys = Keys::open(&path)?;
-        let token = keys.get("eos_token");
+        let token = keys.get(key);
         let token = token.and_then(|t| t.as_str().or_else(|| t.get("content").and_then(Value::as_str)));
         if let Some(token) = token {
             return Ok(Some(token.into()));

@@ -71,6 +71,39 @@ fn values_out_of_range() {
     check(GPT2, &[("n_layer", json!(5_000_000))], &["layers is 5000000"]);
 }
 
+const T5: &str = "t5-v1.0-relu-tied";
+
+#[test]
+fn an_encoder_decoder_that_contradicts_its_tensors() {
+    for key in ["d_model", "d_ff", "num_layers", "num_heads", "vocab_size"] {
+        check(T5, &[(key, Value::Null)], &[&format!("`{key}` is missing")]);
+    }
+    check(T5, &[("relative_attention_num_buckets", json!(3))], &["`relative_attention_num_buckets` 3"]);
+    check(T5, &[("relative_attention_max_distance", json!(4))], &["`relative_attention_max_distance` 4"]);
+    check(T5, &[("decoder_start_token_id", json!(131))], &["`decoder_start_token_id` is 131", "131 tokens"]);
+    check(T5, &[("feed_forward_proj", json!("gated-x"))], &["`feed_forward_proj` `x` is not supported"]);
+    check(
+        T5,
+        &[("architectures", json!(["T5EncoderModel"]))],
+        &["`T5EncoderModel` has no language-model head"],
+    );
+    check(T5, &[("model_type", json!("umt5"))], &["`umt5` is an encoder-decoder"]);
+    for (key, value, tensor) in [
+        ("num_heads", json!(3), "SelfAttention"),
+        ("d_kv", json!(9), "SelfAttention.q.weight"),
+        ("d_ff", json!(51), "DenseReluDense.wi.weight"),
+        ("num_layers", json!(3), "encoder.block.2"),
+        ("num_decoder_layers", json!(4), "decoder.block.3"),
+        ("feed_forward_proj", json!("gated-gelu"), "DenseReluDense.wi_0.weight"),
+        ("relative_attention_num_buckets", json!(10), "relative_attention_bias.weight"),
+    ] {
+        let why = refusal(edited(T5, &[(key, value)]).path());
+        assert!(why.contains(tensor), "{key}: {why}");
+    }
+    let own = &[("tie_word_embeddings", json!(false))];
+    check(T5, own, &["`tie_word_embeddings` is false, but the weights have no `lm_head.weight`"]);
+}
+
 #[test]
 fn contradictions() {
     check(GPT2, &[("n_head", json!(5))], &["`n_embd` 48 cannot be divided among `n_head` 5"]);
@@ -120,7 +153,7 @@ fn other_architectures() {
         &model("bert", "BertModel"),
         &["encoder that gives embeddings", "no language-model head", supported],
     );
-    check(GPT2, &model("t5", "T5ForConditionalGeneration"), &["encoder-decoder", "yet"]);
+    check(GPT2, &model("umt5", "UMT5ForConditionalGeneration"), &["encoder-decoder", "yet"]);
     check(
         LLAMA,
         &model("mistral", "MistralModel"),

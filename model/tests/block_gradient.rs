@@ -7,20 +7,21 @@ use autograd::ops::Intervals;
 use common::synthetic::{Shape, Synthetic};
 use common::{largest, loss_and_gradient, sources};
 use kernels::activation::{Activation, reference as activation};
-use kernels::attention::{Heads, reference as attention};
+use kernels::attention::{Bias, Heads, reference as attention};
 use kernels::cross_entropy::reference as cross_entropy;
 use kernels::layer_norm::reference as layer_norm;
 use kernels::matmul::{Layout, reference as matmul};
 use kernels::rms_norm::reference as rms_norm;
 use kernels::rope::reference as rope;
 use kernels::testing::{Rng, Tolerance, close};
-use prompt_tuning_model::{LanguageModel, Row, Source};
+use prompt_tuning_model::t5::relative::Buckets;
+use prompt_tuning_model::{LanguageModel, Prediction, Row, Source};
 
 const SHAPE: Shape = Shape { d_model: 12, n_layers: 2, n_heads: 2, n_kv_heads: 1, d_ff: 20, vocab_size: 17 };
 const N_SOFT: usize = 3;
 
-/// Final hidden states of one row from its embeddings, `[T, d_model]` both.
-type Forward = fn(&Synthetic, &[f64]) -> Vec<f64>;
+/// Final hidden states of one row from its embeddings and those of its encoder input, `[T, d_model]` all.
+type Forward = fn(&Synthetic, &[f64], &[f64]) -> Vec<f64>;
 
 fn rows(mut x: impl FnMut(&[f64]) -> Vec<f64>, input: &[f64], width: usize) -> Vec<f64> {
     input.chunks(width).flat_map(&mut x).collect()
@@ -44,14 +45,14 @@ fn linear(
 
 fn attend(q: &[f64], k: &[f64], v: &[f64], heads: Heads) -> Vec<f64> {
     let mask = Intervals::causal(q.len() / (heads.n_heads * heads.head_dim));
-    attention::forward(&attention::Inputs { heads, q, k, v, mask: mask.mask() }).0
+    attention::forward(&attention::Inputs { heads, q, k, v, mask: mask.mask(), bias: None }).0
 }
 
 fn add(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a + b).collect()
 }
 
-fn gpt2(m: &Synthetic, embeds: &[f64]) -> Vec<f64> {
+fn gpt2(m: &Synthetic, embeds: &[f64], _: &[f64]) -> Vec<f64> {
     let d = SHAPE.d_model;
     let norm = |x: &[f64], name: &str| {
         let (w, b) = (m.wide(&format!("{name}.weight")), m.wide(&format!("{name}.bias")));
@@ -71,7 +72,7 @@ fn gpt2(m: &Synthetic, embeds: &[f64]) -> Vec<f64> {
     norm(&x, "ln_f")
 }
 
-fn llama(m: &Synthetic, embeds: &[f64]) -> Vec<f64> {
+fn llama(m: &Synthetic, embeds: &[f64], _: &[f64]) -> Vec<f64> {
     let (d, head_dim) = (SHAPE.d_model, SHAPE.d_model / SHAPE.n_heads);
     let norm = |x: &[f64], name: &str| {
         let w = m.wide(&format!("{name}.weight"));
@@ -108,6 +109,59 @@ fn llama(m: &Synthetic, embeds: &[f64]) -> Vec<f64> {
     norm(&x, "model.norm")
 }
 
+fn t5(m: &Synthetic, embeds: &[f64], encoder: &[f64]) -> Vec<f64> {
+    let states = t5_stack(m, "encoder", encoder, None);
+    let scale = (SHAPE.d_model as f64).sqrt().recip();
+    t5_stack(m, "decoder", embeds, Some(&states)).iter().map(|x| scale * x).collect()
+}
+
+fn t5_stack(m: &Synthetic, stack: &str, embeds: &[f64], states: Option<&[f64]>) -> Vec<f64> {
+    let (d, decoder) = (SHAPE.d_model, states.is_some());
+    let heads = Heads { n_heads: 2, n_kv_heads: 2, head_dim: d / 4, scale: 1.0 };
+    let inner = heads.n_heads * heads.head_dim;
+    let norm = |x: &[f64], name: &str| {
+        let w = m.wide(&format!("{name}.weight"));
+        rows(|x| rms_norm::forward(x, &w, f64::from(1e-6f32)).0, x, d)
+    };
+    let project = |x: &[f64], name: &str, sizes| linear(m, x, name, Layout::OutIn, sizes, false);
+    let t = (embeds.len() / d) as u32;
+    let positions: Vec<u32> = (0..t).collect();
+    let everybody = |keys: usize| Intervals { begin: vec![0; keys], end: vec![t; keys] };
+    let among = if decoder { Intervals::causal(t as usize) } else { everybody(t as usize) };
+    let weights = m.wide(&format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"));
+    let buckets = Buckets { n: 8, max_distance: 6, bidirectional: !decoder };
+    // one number per head and distance, for all distances there are
+    let reach = i64::from(t);
+    let of_head = |head: usize| (-reach..=reach).map(move |behind| buckets.of(-behind) * 2 + head);
+    let table: Vec<f32> = (0..2).flat_map(of_head).map(|i| weights[i] as f32).collect();
+    let bias = Bias { query_positions: &positions, key_positions: &positions, table: &table };
+    let attend = |x: &[f64], from: &[f64], name: &str, (mask, bias): (&Intervals, Option<Bias>)| {
+        let q = project(x, &format!("{name}.q"), (d, inner));
+        let [k, v] = ["k", "v"].map(|part| project(from, &format!("{name}.{part}"), (d, inner)));
+        let inputs = attention::Inputs { heads, q: &q, k: &k, v: &v, mask: mask.mask(), bias };
+        project(&attention::forward(&inputs).0, &format!("{name}.o"), (inner, d))
+    };
+    let mut x = embeds.to_vec();
+    for i in 0..SHAPE.n_layers {
+        let name = |layer: usize, part: &str| format!("{stack}.block.{i}.layer.{layer}.{part}");
+        let n = norm(&x, &name(0, "layer_norm"));
+        x = add(&x, &attend(&n, &n, &name(0, "SelfAttention"), (&among, Some(bias))));
+        if let Some(states) = states {
+            let n = norm(&x, &name(1, "layer_norm"));
+            let mask = everybody(states.len() / d);
+            x = add(&x, &attend(&n, states, &name(1, "EncDecAttention"), (&mask, None)));
+        }
+        let mlp = if decoder { 2 } else { 1 };
+        let n = norm(&x, &name(mlp, "layer_norm"));
+        let [gate, up] = ["wi_0", "wi_1"]
+            .map(|part| project(&n, &name(mlp, &format!("DenseReluDense.{part}")), (d, SHAPE.d_ff)));
+        let inner: Vec<f64> =
+            gate.iter().zip(&up).map(|(&g, u)| activation::forward(Activation::GeluTanh, g) * u).collect();
+        x = add(&x, &project(&inner, &name(mlp, "DenseReluDense.wo"), (SHAPE.d_ff, d)));
+    }
+    norm(&x, &format!("{stack}.final_layer_norm"))
+}
+
 fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f64]) -> f64 {
     let (d, v, table) = (SHAPE.d_model, SHAPE.vocab_size, m.wide(table));
     let of_row = |row: &Row| -> f64 {
@@ -115,41 +169,45 @@ fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f6
             Source::Text(id) => table[id as usize * d..][..d].to_vec(),
             Source::Soft(k) => prompt[k as usize * d..][..d].to_vec(),
         };
-        let embeds: Vec<f64> = row.tokens.iter().flat_map(embed).collect();
-        let hidden = forward(m, &embeds);
-        let at = |p: usize| {
-            let Source::Text(token) = row.tokens[p] else { panic!("scored tokens are text") };
+        let [embeds, encoder] =
+            [&row.tokens, &row.encoder].map(|tokens| tokens.iter().flat_map(embed).collect::<Vec<f64>>());
+        let hidden = forward(m, &embeds, &encoder);
+        let at = |&Prediction { at, token }: &Prediction| {
             let mut logits = vec![0.0; v];
             let head = matmul::Shape { layout: Layout::OutIn, n_in: d, n_out: v };
-            matmul::forward(&hidden[(p - 1) * d..][..d], (&table, head), None, None, &mut logits);
+            matmul::forward(&hidden[at * d..][..d], (&table, head), None, None, &mut logits);
             cross_entropy::loss(&logits, &[(token as usize, f64::from(row.weight))])
         };
-        row.scored.clone().map(at).sum()
+        row.scored.iter().map(at).sum()
     };
     rows.iter().map(of_row).sum()
 }
 
-fn check(name: &str, m: &Synthetic, forward: Forward, table: &str) {
+fn check_causal(name: &str, m: &Synthetic, forward: Forward, table: &str) {
     let row = |text: &[u32], n_scored: usize, weight: f32| {
         let tokens = sources(N_SOFT, text);
-        Row { scored: tokens.len() - n_scored..tokens.len(), tokens, weight }
+        let start = tokens.len() - n_scored;
+        Row::causal(tokens, start, weight)
     };
     let mut rows = vec![row(&[4, 9, 1, 16], 2, 0.4), row(&[4, 9, 2], 1, 0.7), row(&[8, 0], 1, 0.3)];
     // soft tokens within the text, one of them twice in the batch
     rows[2].tokens.insert(4, Source::Soft(1));
-    rows[2].scored = 5..6;
+    rows[2].scored[0].at += 1;
+    check(name, m, (forward, table), &rows);
+}
 
+fn check(name: &str, m: &Synthetic, (forward, table): (Forward, &str), rows: &[Row]) {
     let folder = tempfile::tempdir().unwrap();
     m.write(folder.path());
     let model = LanguageModel::open(folder.path()).unwrap();
     let prompt: Vec<f32> = Rng(77).normals(N_SOFT * SHAPE.d_model).iter().map(|x| 0.5 * x).collect();
-    let (actual_loss, _, gradient) = loss_and_gradient(&model, &rows, &prompt);
+    let (actual_loss, _, gradient) = loss_and_gradient(&model, rows, &prompt);
 
     let wide: Vec<f64> = prompt.iter().map(|&x| f64::from(x)).collect();
     let at = |i: usize, h: f64| {
         let mut shifted = wide.clone();
         shifted[i] += h;
-        loss(m, forward, table, &rows, &shifted)
+        loss(m, forward, table, rows, &shifted)
     };
     let h = 1e-5;
     let expected: Vec<f64> = (0..wide.len()).map(|i| (at(i, h) - at(i, -h)) / (2.0 * h)).collect();
@@ -161,10 +219,28 @@ fn check(name: &str, m: &Synthetic, forward: Forward, table: &str) {
 
 #[test]
 fn gpt2_by_finite_differences() {
-    check("gpt2", &Synthetic::gpt2(Shape { n_kv_heads: 2, ..SHAPE }, 5), gpt2, "wte.weight");
+    check_causal("gpt2", &Synthetic::gpt2(Shape { n_kv_heads: 2, ..SHAPE }, 5), gpt2, "wte.weight");
 }
 
 #[test]
 fn llama_by_finite_differences() {
-    check("llama", &Synthetic::llama(SHAPE, 6), llama, "model.embed_tokens.weight");
+    check_causal("llama", &Synthetic::llama(SHAPE, 6), llama, "model.embed_tokens.weight");
+}
+
+/// The prompt in the encoder and, which PEFT cannot, in the decoder; longer than the distances that have a bucket of
+/// their own.
+#[test]
+fn t5_by_finite_differences() {
+    let row = |text: &[u32], answer: &[u32], weight: f32| Row {
+        encoder: sources(N_SOFT, text),
+        ..Row::causal(sources(0, answer), 1, weight)
+    };
+    let mut rows = vec![
+        row(&[4, 9, 1, 16, 3, 3, 8, 2, 5], &[0, 7, 2], 0.4),
+        row(&[4, 9, 1, 16, 3, 3, 8, 2, 5], &[0, 7, 8, 1], 0.7),
+        row(&[8], &[0, 5], 0.3),
+    ];
+    rows[2].tokens.insert(1, Source::Soft(1));
+    rows[2].scored[0].at += 1;
+    check("t5", &Synthetic::t5(SHAPE, 7), (t5, "shared.weight"), &rows);
 }

@@ -45,7 +45,7 @@ fn logits() {
 
 #[test]
 fn loss_log_probabilities_and_prompt_gradient() {
-    for f in FIXTURES.map(Fixture::open) {
+    for f in common::all() {
         let n_scored: usize = f.batch(0, 1.0).iter().map(|row| row.scored.len()).sum();
         let rows = f.batch(f.n_virtual(), 1.0 / n_scored as f32);
         let (loss, log_probs, gradient) = loss_and_gradient(&f.model, &rows, &f.tensor("prompt.init"));
@@ -63,9 +63,9 @@ fn loss_log_probabilities_and_prompt_gradient() {
 /// Scoring without a prompt records nothing.
 #[test]
 fn log_probabilities_of_the_base_model() {
-    for f in FIXTURES.map(Fixture::open) {
+    for f in common::all() {
         let tape = Tape::new();
-        let batch = PackedBatch::from_rows(&f.batch(0, 1.0));
+        let batch = PackedBatch::from_rows(f.model.family(), &f.batch(0, 1.0));
         let scored = f.model.score(&tape, &batch, None);
         assert!(tape.is_empty());
         for (targets, item) in batch.row_targets.iter().zip(f.expected["batch"].as_array().unwrap()) {
@@ -77,7 +77,7 @@ fn log_probabilities_of_the_base_model() {
 
 #[test]
 fn greedy_generation_without_and_with_the_prompt() {
-    for f in FIXTURES.map(Fixture::open) {
+    for f in common::all() {
         let items = f.expected["generate"].as_array().unwrap();
         let prompt = f.constant_prompt();
         for (kind, n_soft) in [("base", 0), ("prompted", f.n_virtual())] {

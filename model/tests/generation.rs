@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{FIXTURES, Fixture, folder, sources};
+use common::{Fixture, folder, ids, sources};
 use kernels::testing::Rng;
 use prompt_tuning_model::generate::Options;
 use prompt_tuning_model::{
@@ -45,7 +45,7 @@ fn sampled(seed: u64) -> Sampling {
 
 #[test]
 fn cached_equals_uncached() {
-    for f in FIXTURES.map(Fixture::open) {
+    for f in common::all() {
         for (seed, sampling) in [(1, Sampling::GREEDY), (2, sampled(1)), (3, sampled(2))] {
             let rows = rows(&f, seed);
             let options =
@@ -57,7 +57,7 @@ fn cached_equals_uncached() {
 
 #[test]
 fn a_sequence_does_not_depend_on_the_others() {
-    for name in ["gpt2-tied-f32", "llama3-rope"] {
+    for name in ["gpt2-tied-f32", "llama3-rope", "t5-v1.1-gated-bf16"] {
         let f = Fixture::open(name);
         let rows = rows(&f, 4);
         let options = Options { max_new_tokens: 8, sampling: sampled(3), ..Options::default() };
@@ -77,7 +77,7 @@ fn a_sequence_does_not_depend_on_the_others() {
 /// Sequences that end early leave the batch; the others go on as if nothing had happened.
 #[test]
 fn sequences_end_at_different_times() {
-    for f in FIXTURES.map(Fixture::open) {
+    for f in common::all() {
         let rows = rows(&f, 5);
         let options = Options { max_new_tokens: 12, ..Options::default() };
         let free = run(&f, &rows, &options);
@@ -89,6 +89,58 @@ fn sequences_end_at_different_times() {
                 assert_eq!(ended.tokens, free.tokens[..at.unwrap_or(12)], "{}", f.name);
                 let reason = if at.is_some() { FinishReason::Eos } else { FinishReason::MaxNewTokens };
                 assert_eq!(ended.reason, reason);
+            }
+        }
+    }
+}
+
+/// As transformers does it, with texts that end early and texts that do not, alone and together.
+#[test]
+fn beams_of_transformers() {
+    for f in common::T5.map(Fixture::open) {
+        let items = f.expected["generate"].as_array().unwrap();
+        let rows: Vec<_> = items.iter().map(|item| sources(f.n_virtual(), &ids(&item["ids"]))).collect();
+        for (i, item) in items.iter().enumerate() {
+            for beam in item["beams"].as_array().unwrap() {
+                let options = |use_cache| Options {
+                    max_new_tokens: 10,
+                    beams: beam["num_beams"].as_u64().unwrap() as usize,
+                    length_penalty: beam["length_penalty"].as_f64().unwrap() as f32,
+                    eos: vec![beam["eos"].as_u64().unwrap() as u32],
+                    use_cache,
+                    ..Options::default()
+                };
+                for use_cache in [true, false] {
+                    let all = run(&f, &rows, &options(use_cache));
+                    assert_eq!(all[i].tokens, ids(&beam["tokens"]), "{} {i} {beam}", f.name);
+                }
+                let alone = run(&f, &rows[i..=i], &options(true));
+                assert_eq!(alone[0].tokens, ids(&beam["tokens"]), "{} {i} alone", f.name);
+            }
+        }
+    }
+}
+
+/// A beam for every token there is, and no end: the result is the likeliest of all texts of two tokens.
+#[test]
+fn enough_beams_find_the_best_of_all_texts() {
+    for name in ["gpt2-square", "t5-v1.1-gated-bf16"] {
+        let f = Fixture::open(name);
+        let rows = rows(&f, 8);
+        let vocab = f.model.config().vocab_size;
+        let options = Options { max_new_tokens: 2, beams: vocab, ..Options::default() };
+        let found = run(&f, &rows[..2], &options);
+        for (row, found) in rows[..2].iter().zip(found) {
+            let score = |tokens: &[u32]| common::all_log_probs(&f, row, &[tokens.to_vec()])[0];
+            let best = score(&found.tokens);
+            assert_eq!((found.tokens.len(), found.reason), (2, FinishReason::MaxNewTokens));
+            let greedy =
+                run(&f, std::slice::from_ref(row), &Options { max_new_tokens: 2, ..Options::default() });
+            assert!(best >= score(&greedy[0].tokens) - 1e-5);
+            for first in 0..vocab as u32 {
+                let follow = (0..vocab as u32).map(|second| vec![first, second]).collect::<Vec<_>>();
+                let better = common::all_log_probs(&f, row, &follow).into_iter().find(|lp| *lp > best + 1e-4);
+                assert_eq!(better, None, "{name}");
             }
         }
     }
@@ -177,6 +229,12 @@ fn what_cannot_be_generated_is_refused() {
         ..Options::default()
     };
     assert!(refused(&f, &row, &hot).contains("temperature is inf"));
+    let beams = |beams, options: &Options| refused(&f, &row, &Options { beams, ..options.clone() });
+    assert!(beams(0, &options).contains("beams is 0"));
+    let warm = Options { sampling: sampled(1), ..Options::default() };
+    assert!(beams(2, &warm).contains("beam search does not sample"));
+    let endless = Options { length_penalty: f32::NAN, ..Options::default() };
+    assert!(beams(2, &endless).contains("length penalty"));
 }
 
 #[test]

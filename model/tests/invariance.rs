@@ -3,7 +3,7 @@
 mod common;
 
 use common::synthetic::{Shape, Synthetic};
-use common::{Fixture, largest, loss_and_gradient};
+use common::{Fixture, T5, largest, loss_and_gradient};
 use kernels::testing::{Rng, Tolerance, close};
 use prompt_tuning_model::{LanguageModel, Row, Source};
 use proptest::prelude::*;
@@ -29,9 +29,23 @@ fn random_rows(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
         let n_scored = 1 + rng.below(3).min(tokens.len() - keep.max(1) - 1);
         let start = tokens.len() - n_scored;
         tokens[start..].iter_mut().for_each(|t| *t = Source::Text(rng.below(vocab) as u32));
-        rows.push(Row { scored: start..tokens.len(), tokens, weight: 0.1 + rng.uniform() as f32 });
+        rows.push(Row::causal(tokens, start, 0.1 + rng.uniform() as f32));
     }
     rows
+}
+
+/// The same for an encoder-decoder: an encoder input is one of a few, and its decoder rows begin alike.
+fn random_answers(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
+    let rows = random_rows(seed, n_soft, vocab);
+    let mut rng = Rng(seed + 1);
+    let inputs: Vec<Vec<Source>> = rows.iter().map(|row| row.tokens.clone()).collect();
+    let answer = |row: &Row| {
+        let ids = [2, 5, 9, rng.below(3) as u32, rng.below(vocab) as u32];
+        let tokens: Vec<Source> = ids[..2 + rng.below(4)].iter().map(|&id| Source::Text(id)).collect();
+        let encoder = [&[Source::Soft(0)], inputs[rng.below(inputs.len())].as_slice()].concat();
+        Row { encoder, ..Row::causal(tokens, 1, row.weight) }
+    };
+    rows.iter().map(answer).collect()
 }
 
 /// Which path of a sum is taken differs, so the last bits do: over 1200 draws the gradients of these models were
@@ -74,6 +88,11 @@ proptest! {
             let checked = check_rows(&f.model, &rows, &f.tensor("prompt.init"));
             prop_assert!(checked.is_ok(), "{name}: {}", checked.unwrap_err());
         }
+        for f in T5.map(Fixture::open) {
+            let rows = random_answers(seed, f.n_virtual(), f.model.config().vocab_size);
+            let checked = check_rows(&f.model, &rows, &f.tensor("prompt.init"));
+            prop_assert!(checked.is_ok(), "{}: {}", f.name, checked.unwrap_err());
+        }
     }
 
     #[test]
@@ -96,12 +115,16 @@ proptest! {
 #[test]
 fn threads_change_no_bit() {
     let shape = Shape { d_model: 192, n_layers: 2, n_heads: 6, n_kv_heads: 2, d_ff: 512, vocab_size: 1500 };
-    for model in [Synthetic::gpt2(shape, 1), Synthetic::llama(shape, 2)] {
+    for (model, make) in [
+        (Synthetic::gpt2(shape, 1), random_rows as fn(u64, usize, usize) -> Vec<Row>),
+        (Synthetic::llama(shape, 2), random_rows),
+        (Synthetic::t5(shape, 3), random_answers),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         model.write(folder.path());
         let model = LanguageModel::open(folder.path()).unwrap();
         let prompt: Vec<f32> = Rng(3).normals(8 * 192).iter().map(|x| 0.1 * x).collect();
-        let rows: Vec<Row> = (0..8).flat_map(|seed| random_rows(seed, 8, 1500)).collect();
+        let rows: Vec<Row> = (0..8).flat_map(|seed| make(seed, 8, 1500)).collect();
         let with_threads = |n: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
             let (loss, log_probs, gradient) = pool.install(|| loss_and_gradient(&model, &rows, &prompt));

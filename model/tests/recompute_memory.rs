@@ -5,7 +5,7 @@ mod common;
 use autograd::Tape;
 use common::synthetic::{Shape, Synthetic};
 use kernels::testing::Rng;
-use prompt_tuning_model::{LanguageModel, PackedBatch, Row, Source};
+use prompt_tuning_model::{Family, LanguageModel, PackedBatch, Prompt, Row, Source};
 use tensor::buffer;
 
 const SHAPE: Shape =
@@ -17,7 +17,7 @@ fn step(model: &LanguageModel, batch: &PackedBatch, tape: Tape) -> (f32, Vec<f32
     let before = buffer::usage().live;
     let prompt =
         tape.leaf(&[N_SOFT as usize, SHAPE.d_model], Rng(4).normals(N_SOFT as usize * SHAPE.d_model));
-    let loss = model.score(&tape, batch, Some(&prompt)).loss;
+    let loss = model.score(&tape, batch, Some(&Prompt::Soft(prompt.clone()))).loss;
     let kept = buffer::usage().live - before;
     let gradient = tape.backward(&loss).take(&prompt).f32s().to_vec();
     assert!(gradient.iter().any(|&g| g != 0.0));
@@ -29,9 +29,10 @@ fn recomputing_keeps_one_tensor_per_block_and_the_same_bits() {
     let row = |i: u32| {
         let text = (0..30).map(|t| Source::Text((7 * i + 11 * t) % 200));
         let tokens: Vec<Source> = (0..N_SOFT).map(Source::Soft).chain(text).collect();
-        Row { scored: tokens.len() - 1..tokens.len(), tokens, weight: 1.0 }
+        let start = tokens.len() - 1;
+        Row::causal(tokens, start, 1.0)
     };
-    let batch = PackedBatch::from_rows(&(0..8).map(row).collect::<Vec<_>>());
+    let batch = PackedBatch::from_rows(Family::Causal, &(0..8).map(row).collect::<Vec<_>>());
     let residual = batch.forest.len() * SHAPE.d_model * 4;
     for synthetic in [Synthetic::gpt2(SHAPE, 1), Synthetic::llama(SHAPE, 2)] {
         let folder = tempfile::tempdir().unwrap();

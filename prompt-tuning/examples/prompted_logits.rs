@@ -8,8 +8,7 @@ use std::path::Path;
 
 use prompt_tuning::adapter::Adapter;
 use prompt_tuning::autograd::Tape;
-use prompt_tuning::evaluate;
-use prompt_tuning::model::{Forest, LanguageModel, Source, Step};
+use prompt_tuning::model::{Forest, LanguageModel, Source};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,19 +19,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = LanguageModel::open(Path::new(model))?;
     let prompt = Adapter::read(Path::new(adapter))?.prompt;
 
-    // a row: the virtual tokens, then the text
-    let soft = (0..prompt.n_tokens as u32).map(Source::Soft);
+    // a row: the virtual tokens, unless they are a prefix, then the text
+    let soft = (0..prompt.n_soft() as u32).map(Source::Soft);
     let row: Vec<Source> = soft.chain(ids.iter().map(|&id| Source::Text(id))).collect();
-    model.check_row(&row, prompt.n_tokens)?;
+    let in_front = prompt.constant();
+    model.check_row(&row, Some(&in_front))?;
 
     // a batch of one row is a forest of one path
     let forest = Forest::from_rows([&row[..]]);
-    let tape = Tape::new();
-    let embeds = model.embed(&tape, &forest.sources, Some(&evaluate::constant(&prompt)));
-    let step = Step { positions: &forest.positions, mask: &forest.mask, outputs: None, cache: None };
-    let logits = model.logits(model.hidden(&tape, &embeds, step).tensor());
+    let states = model.states(&Tape::new(), &forest, Some(&in_front), (None, None));
+    let logits = model.logits(states.tensor());
 
-    let text_rows: Vec<&[f32]> = logits.f32s().chunks(logits.width()).skip(prompt.n_tokens).collect();
+    let text_rows: Vec<&[f32]> = logits.f32s().chunks(logits.width()).skip(prompt.n_soft()).collect();
     println!("{}", serde_json::json!({ "ids": ids, "logits": text_rows }));
     Ok(())
 }

@@ -1,9 +1,11 @@
-//! A prompt on disk: a PEFT prompt-tuning adapter folder, byte for byte as `save_pretrained` writes it, and beside
-//! its two files one of ours that says what the prompt was made for.
+//! A prompt on disk: a PEFT adapter folder of prompt tuning, P-tuning or prefix tuning, byte for byte as
+//! `save_pretrained` writes it, and beside its two files one of ours that says what the prompt was made for.
 //!
 //! ```text
 //! adapter_config.json         json.dumps(config, indent=2, sort_keys=True), no line end
-//! adapter_model.safetensors   one tensor, prompt_embeddings, F32 [num_virtual_tokens, token_dim]
+//! adapter_model.safetensors   one tensor, prompt_embeddings, F32 [num_virtual_tokens, token_dim]; twice as many rows
+//!                             for an encoder-decoder, of which PEFT and we use the first half. Of prefix tuning
+//!                             [num_virtual_tokens, 2 num_layers token_dim]
 //! prompt_tuning.json          Provenance
 //! ```
 
@@ -11,14 +13,15 @@ mod config;
 
 use std::path::Path;
 
+use model::Family;
 use serde::{Deserialize, Serialize};
 use tensor::Checkpoint;
 
-pub use config::{AdapterConfig, BaseModel, PeftInit};
+pub use config::{AdapterConfig, BaseModel, PeftInit, PeftType};
 
 use crate::atomic;
 use crate::error::{Error, Result};
-use crate::soft_prompt::SoftPrompt;
+use crate::soft_prompt::{Kind, SoftPrompt, Widths};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -35,6 +38,9 @@ pub struct Adapter {
     pub config: AdapterConfig,
     /// The vectors.
     pub prompt: SoftPrompt,
+    /// Rows behind them that nothing reads: those for the decoder of an encoder-decoder. Kept, so that the file stays
+    /// what it was.
+    pub unread: Vec<f32>,
     /// What we know, for prompts made here.
     pub provenance: Option<Provenance>,
 }
@@ -68,8 +74,10 @@ pub struct ModelIdentity<'a> {
     pub name: &'a str,
     /// Its fingerprint.
     pub fingerprint: &'a str,
-    /// Its width.
-    pub d_model: usize,
+    /// How wide its prompts are.
+    pub widths: Widths,
+    /// How it reads.
+    pub family: Family,
 }
 
 impl Adapter {
@@ -79,23 +87,38 @@ impl Adapter {
     /// Not a prompt-tuning adapter, missing or damaged files, files that contradict each other.
     pub fn read(folder: &Path) -> Result<Adapter> {
         let config = AdapterConfig::read(&folder.join(CONFIG))?;
-        let prompt = read_weights(folder)?;
-        let rows = config.num_virtual_tokens;
-        if (prompt.n_tokens, prompt.d_model) != (rows, config.token_dim.unwrap_or(prompt.d_model)) {
-            let (n, d, dim) = (prompt.n_tokens, prompt.d_model, config.token_dim.unwrap_or(prompt.d_model));
-            let why = format!("{WEIGHTS} holds [{n}, {d}] numbers, but {CONFIG} says [{rows}, {dim}]");
+        let mut prompt = read_weights(folder)?;
+        let (n, width) = (prompt.n_tokens, prompt.d_model);
+        let expected = (config.n_rows(), config.width().unwrap_or(width));
+        if (n, width) != expected {
+            let (rows, dim) = expected;
+            let why = format!("{WEIGHTS} holds [{n}, {width}] numbers, but {CONFIG} says [{rows}, {dim}]");
             return Err(Error::file(folder, why));
         }
-        Ok(Adapter { config, prompt, provenance: read_provenance(&folder.join(PROVENANCE))? })
+        prompt.kind = if config.peft_type.is_prefix() { Kind::Prefix } else { Kind::Soft };
+        prompt.n_tokens = config.num_virtual_tokens;
+        let unread = prompt.values.split_off(prompt.n_tokens * prompt.d_model);
+        Ok(Adapter { config, prompt, unread, provenance: read_provenance(&folder.join(PROVENANCE))? })
     }
 
     /// That the adapter read from `folder` was made for `model`. `force` lets another fingerprint pass, never another
-    /// width. A prompt made by PEFT has no fingerprint: only its width is checked.
+    /// width. A prompt made by PEFT has no fingerprint: only its width and kind are checked.
     ///
     /// # Errors
     /// Names both models.
     pub fn check(&self, folder: &Path, model: ModelIdentity, force: bool) -> Result<()> {
-        self.prompt.check(folder, model.d_model)?;
+        self.prompt.check(folder, model.widths)?;
+        let is_seq2seq = model.family == Family::Seq2Seq;
+        if let Some(kind) =
+            self.config.task_type.as_ref().filter(|_| self.config.is_seq2seq() != is_seq2seq && !force)
+        {
+            let is = if is_seq2seq { "an" } else { "no" };
+            let why = format!(
+                "this prompt is for a {kind} model, but `{}` is {is} encoder-decoder; use another model, or --force",
+                model.name
+            );
+            return Err(Error::file(folder, why));
+        }
         match &self.provenance {
             Some(made) if made.model_fingerprint != model.fingerprint && !force => {
                 let why = format!(
@@ -126,14 +149,16 @@ impl Adapter {
             }
             None => {}
         }
-        atomic::write(&folder.join(WEIGHTS), &weights(&self.prompt))?;
+        atomic::write(&folder.join(WEIGHTS), &weights(&self.prompt, &self.unread))?;
         atomic::write(&folder.join(CONFIG), self.config.to_json().as_bytes())
     }
 }
 
 /// The safetensors file, as the `safetensors` Python package writes it.
-fn weights(prompt: &SoftPrompt) -> Vec<u8> {
-    let (n, d, size) = (prompt.n_tokens, prompt.d_model, prompt.values.len() * size_of::<f32>());
+fn weights(prompt: &SoftPrompt, unread: &[f32]) -> Vec<u8> {
+    let values = || prompt.values.iter().chain(unread);
+    let (d, size) = (prompt.d_model, values().count() * size_of::<f32>());
+    let n = prompt.n_tokens + unread.len() / d.max(1);
     let mut header = format!(
         "{{\"__metadata__\":{{\"format\":\"pt\"}},\
          \"{TENSOR}\":{{\"dtype\":\"F32\",\"shape\":[{n},{d}],\"data_offsets\":[0,{size}]}}}}"
@@ -141,7 +166,7 @@ fn weights(prompt: &SoftPrompt) -> Vec<u8> {
     let padded = header.len().next_multiple_of(8);
     header.extend(std::iter::repeat_n(' ', padded - header.len()));
     let mut bytes = [&(padded as u64).to_le_bytes(), header.as_bytes()].concat();
-    bytes.extend(prompt.values.iter().flat_map(|x| x.to_le_bytes()));
+    bytes.extend(values().flat_map(|x| x.to_le_bytes()));
     bytes
 }
 

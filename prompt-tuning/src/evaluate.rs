@@ -1,19 +1,18 @@
-//! Choosing between labels: every answer string of every label is scored whole, after the same text.
+//! Choosing between labels: every answer string of every label is scored whole, in the same text.
 //!
 //! The candidates of an example are children of one node of the prefix forest, so the text is computed once for all
 //! of them, and the soft prompt once for the whole batch.
 //!
 //! ```text
 //! log p(answer) = Σ log p(token | text, tokens before)          over the tokens of the answer string
+//!               = Σ log p(token | text with masks)              for a masked model
 //! log p(label)  = log Σ p(answer)                               over the answer strings of the label
 //! ```
 
-use autograd::{Tape, Value};
+use autograd::Tape;
 use kernels::threads::on_pool;
-use model::LanguageModel;
-use model::forest::{PackedBatch, Row};
+use model::{LanguageModel, PackedBatch, Row};
 use serde::Serialize;
-use tensor::Tensor;
 
 use crate::soft_prompt::SoftPrompt;
 
@@ -68,16 +67,11 @@ fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
 
 /// The log-probabilities of the scored tokens of each row, in order.
 pub fn token_log_probs(model: &LanguageModel, prompt: Option<&SoftPrompt>, rows: &[Row]) -> Vec<Vec<f32>> {
-    let batch = PackedBatch::from_rows(rows);
-    let prompt = prompt.map(constant);
+    let batch = PackedBatch::from_rows(model.family(), rows);
+    let prompt = prompt.map(SoftPrompt::constant);
     let scored = on_pool(|| model.score(&Tape::new(), &batch, prompt.as_ref()));
     let of_row = |targets: &Vec<u32>| targets.iter().map(|&t| scored.log_probs[t as usize]).collect();
     batch.row_targets.iter().map(of_row).collect()
-}
-
-/// The prompt as a constant: nothing is recorded for it.
-pub fn constant(prompt: &SoftPrompt) -> Value {
-    Value::constant(Tensor::from_vec(&[prompt.n_tokens, prompt.d_model], prompt.values.clone()))
 }
 
 /// Answers the questions, `batch` at a time; `progress` is told how many are done.

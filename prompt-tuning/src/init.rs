@@ -7,6 +7,7 @@
 //! labels         embeddings of the answers of the verbalizer, the mean where one has several tokens; the rest as vocab
 //! random         uniform in [-0.5, 0.5] (Lester et al.); random:X in [-X, X]
 //! normal:S       normal with standard deviation S (PEFT's RANDOM is normal:1)
+//! zero           zeros (for a prefix)
 //! DIR, F.npy     another prompt
 //! ```
 //! Embeddings keep a prompt where the model expects its inputs; random numbers of another scale do not.
@@ -21,7 +22,7 @@ use crate::encode::Encode;
 use crate::error::{Error, Result};
 use crate::npy;
 use crate::rng::Rng;
-use crate::soft_prompt::SoftPrompt;
+use crate::soft_prompt::{SoftPrompt, Widths};
 
 /// Ids below this are the common tokens of a vocabulary sorted by frequency (Lester et al. 2021).
 const COMMON_TOKENS: usize = 5000;
@@ -39,6 +40,8 @@ pub enum Init {
     Uniform(f32),
     /// Normal with this standard deviation.
     Normal(f32),
+    /// All zero.
+    Zero,
     /// An adapter folder or a `.npy` file.
     From(PathBuf),
 }
@@ -71,6 +74,8 @@ impl Embeddings for tensor::Frozen {
 pub struct InitContext<'a> {
     /// Virtual tokens wanted.
     pub n_tokens: usize,
+    /// How wide the model's prompts are.
+    pub widths: Widths,
     /// The model's embeddings.
     pub embeddings: &'a dyn Embeddings,
     /// Needed by [`Init::Text`].
@@ -100,6 +105,7 @@ impl FromStr for Init {
                 _ => Err(format!("`vocab:{n}`: `all` or a number of tokens must follow the colon")),
             },
             ("labels", None) => Ok(Init::Labels),
+            ("zero", None) => Ok(Init::Zero),
             ("random", None) => Ok(Init::Uniform(0.5)),
             ("random", Some(x)) => positive(text, x).map(Init::Uniform),
             ("normal", Some(x)) => positive(text, x).map(Init::Normal),
@@ -114,7 +120,7 @@ impl FromStr for Init {
             }
             _ if Path::new(text).exists() => Ok(Init::From(text.into())),
             _ => Err(format!(
-                "`{text}` is neither a prompt on disk nor one of vocab, labels, random, random:X, normal:S, text:\"words\""
+                "`{text}` is neither a prompt on disk nor one of vocab, labels, zero, random, random:X, normal:S, text:\"words\""
             )),
         }
     }
@@ -137,6 +143,7 @@ impl fmt::Display for Init {
             Init::Labels => f.write_str("labels"),
             Init::Uniform(x) => write!(f, "random:{x}"),
             Init::Normal(x) => write!(f, "normal:{x}"),
+            Init::Zero => f.write_str("zero"),
             Init::From(path) => write!(f, "{}", path.display()),
         }
     }
@@ -163,14 +170,32 @@ impl Init {
                 let tokens = text_tokens(text, context)?;
                 fill(&mut prompt, 0..context.n_tokens, &tokens, context)?;
             }
-            Init::Uniform(x) => prompt.values.fill_with(|| (2.0 * rng.uniform() - 1.0) as f32 * x),
-            Init::Normal(x) => prompt.values.fill_with(|| rng.normal() as f32 * x),
+            Init::Uniform(_) | Init::Normal(_) | Init::Zero => self.draw(&mut prompt.values, &mut rng),
             Init::From(_) => unreachable!("returned above"),
         }
         for (range, tokens) in context.words {
             fill(&mut prompt, range.clone(), tokens, context)?;
         }
         Ok(prompt)
+    }
+
+    /// A table that owes nothing to the model, `[n_tokens, width]`; `None` where the start is made of embeddings or read
+    /// from a file.
+    pub fn table(&self, n_tokens: usize, width: usize, seed: u64) -> Option<SoftPrompt> {
+        let drawn = matches!(self, Init::Uniform(_) | Init::Normal(_) | Init::Zero);
+        drawn.then(|| {
+            let mut table = SoftPrompt::zeros(n_tokens, width);
+            self.draw(&mut table.values, &mut Rng::new(seed).fork(RNG_STREAM));
+            table
+        })
+    }
+
+    fn draw(&self, values: &mut [f32], rng: &mut Rng) {
+        match self {
+            Init::Uniform(x) => values.fill_with(|| (2.0 * rng.uniform() - 1.0) as f32 * x),
+            Init::Normal(x) => values.fill_with(|| rng.normal() as f32 * x),
+            _ => values.fill(0.0),
+        }
     }
 
     /// How PEFT would call it.
@@ -199,7 +224,7 @@ pub fn read_prompt(path: &Path) -> Result<SoftPrompt> {
 
 fn existing(path: &Path, context: &InitContext) -> Result<SoftPrompt> {
     let prompt = read_prompt(path)?;
-    prompt.check(path, context.embeddings.d_model())?;
+    prompt.check(path, context.widths)?;
     if prompt.n_tokens != context.n_tokens {
         let why = format!(
             "it has {} virtual tokens, but {} are asked for; make the prompt length or the template say {}",

@@ -2,7 +2,7 @@
 //!
 //! The model's weights stay in a read-only memory map of the original file; a soft prompt of a few vectors is the only
 //! thing that is trained. Reading order: [`template`] and [`task`] (what is put around a text), [`data`] and
-//! [`encode`] (from files to rows of tokens), [`soft_prompt`] and [`init`], [`mod@train`], [`evaluate`], and
+//! [`encode`] (from files to rows of tokens), [`soft_prompt`], [`init`] and [`prompt_encoder`], [`mod@train`], [`evaluate`], and
 //! [`adapter`] (prompts on disk, as PEFT reads and writes them).
 //!
 //! The layers below are re-exported for crates that embed this one: [`kernels`], [`tensor`], [`autograd`], [`model`].
@@ -21,6 +21,7 @@ pub mod init;
 pub mod nearest;
 pub mod npy;
 pub mod plot;
+pub mod prompt_encoder;
 pub mod rng;
 pub mod soft_prompt;
 pub mod task;
@@ -31,6 +32,7 @@ pub use autograd;
 pub use error::{Error, Result};
 pub use kernels;
 pub use model;
+pub use prompt_encoder::PromptEncoder;
 pub use soft_prompt::SoftPrompt;
 pub use task::Task;
 pub use tensor;

@@ -7,8 +7,10 @@
 //! {field}        a field of the example, put in as it is: never parsed, whatever it contains
 //! {soft:20}      20 virtual tokens
 //! {soft:"words"} one virtual token per token of the words, starting from their embeddings; \" and \\ inside
-//! {label}        the answer; for causal models at the end
-//! {mask}         the mask token of masked models
+//! {label}        where the answer goes; for causal models at the end
+//! {mask}         the same, for models that fill a gap in a text: a masked model gets as many mask tokens here as the
+//!                answer has tokens, or, where it is written several times, exactly so many; at the end of the template
+//!                a causal model takes it for {label}
 //! ```
 //!
 //! Templates are parsed, never evaluated. Text and fields between two soft parts are joined to one string before it
@@ -36,8 +38,15 @@ pub enum Part {
     /// Virtual tokens.
     Soft(Soft),
     /// Where the answer goes.
+    Answer(Slot),
+}
+
+/// How the place of the answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// `{label}`.
     Label,
-    /// The mask token of a masked model.
+    /// `{mask}`.
     Mask,
 }
 
@@ -50,13 +59,15 @@ pub enum Soft {
     Words(String),
 }
 
-/// A piece of a rendered example, in front of the answer.
+/// A piece of a rendered example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
     /// One string to tokenize.
     Text(String),
     /// The soft part of this index, counted over [`Template::soft`].
     Soft(usize),
+    /// Where the answer goes.
+    Answer(Slot),
 }
 
 /// Why a template cannot be used.
@@ -73,7 +84,7 @@ impl Template {
     /// Parses a template.
     ///
     /// # Errors
-    /// A brace without partner, an unknown or incomplete placeholder, a second `{label}` or `{mask}`.
+    /// A brace without partner, an unknown or incomplete placeholder, a second `{label}`, or one beside a `{mask}`.
     pub fn parse(source: &str) -> Result<Template, TemplateError> {
         let parts = Parser { chars: source.chars().collect(), at: 0 }.parts()?;
         Ok(Template { source: source.to_string(), parts })
@@ -113,42 +124,42 @@ impl Template {
         Template::parse(&format!("{{soft:{n}}}{}", self.source))
     }
 
-    /// That a causal model can use it: it ends in `{label}` and something is in front of that.
-    ///
-    /// # Errors
-    /// Says what to change.
-    pub fn check_causal(&self) -> Result<(), String> {
-        if self.parts.contains(&Part::Mask) {
-            return Err(
-                "`{mask}` needs a masked model; for a causal model end the template with `{label}`".into()
-            );
-        }
-        match self.parts.iter().position(|part| *part == Part::Label) {
-            None => Err("it has no `{label}`; for a causal model end the template with it".into()),
-            Some(0) => {
-                Err("nothing is in front of `{label}`; a causal model needs something to continue".into())
-            }
-            Some(at) if at + 1 < self.parts.len() => {
-                Err("something follows `{label}`; a causal model needs it at the end".into())
-            }
-            Some(_) => Ok(()),
-        }
+    /// This template without the virtual tokens in front of everything, if it has them there and nowhere else, and how many
+    /// they are: what remains when a prefix takes their place.
+    pub fn without_soft_prefix(&self) -> Option<(Template, usize)> {
+        let (Some(Part::Soft(Soft::Count(n))), 1) = (self.parts.first(), self.soft().count()) else {
+            return None;
+        };
+        let (_, rest) = self.source.split_once('}')?;
+        Some((Template { source: rest.into(), parts: self.parts[1..].to_vec() }, *n))
     }
 
-    /// What stands in front of the answer, with the fields filled in by `field`.
+    /// The places of the answer in order: one `{label}`, or one or several `{mask}`, or none.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Answer(slot) => Some(*slot),
+            _ => None,
+        })
+    }
+
+    /// The pieces with the fields filled in by `field`; text between other pieces is one string.
     ///
     /// # Errors
     /// The name of the first field that `field` does not have.
     pub fn render<'a>(&'a self, field: impl Fn(&str) -> Option<&'a str>) -> Result<Vec<Segment>, &'a str> {
         let mut segments = Vec::new();
         let mut n_soft = 0;
-        for part in self.parts.iter().take_while(|part| !matches!(part, Part::Label | Part::Mask)) {
+        for part in &self.parts {
             let text = match part {
                 Part::Text(text) => text,
                 Part::Field(name) => field(name).ok_or(name.as_str())?,
-                _ => {
+                Part::Soft(_) => {
                     segments.push(Segment::Soft(n_soft));
                     n_soft += 1;
+                    continue;
+                }
+                Part::Answer(slot) => {
+                    segments.push(Segment::Answer(*slot));
                     continue;
                 }
             };
@@ -158,6 +169,15 @@ impl Template {
             }
         }
         Ok(segments)
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Slot::Label => "`{label}`",
+            Slot::Mask => "`{mask}`",
+        })
     }
 }
 
@@ -196,8 +216,8 @@ impl Parser {
                     parts.push(Part::Text(std::mem::take(&mut text)));
                 }
                 let part = self.placeholder(start)?;
-                if matches!(part, Part::Label | Part::Mask) && parts.contains(&part) {
-                    return Err(error(start, "there can be only one of these"));
+                if let Part::Answer(slot) = part {
+                    check_slot(slot, &parts).map_err(|why| error(start, why))?;
                 }
                 parts.push(part);
             }
@@ -222,8 +242,8 @@ impl Parser {
             _ if takes_argument => {
                 return Err(error(self.at, format!("`{name}` takes no argument; only soft does")));
             }
-            "label" => Part::Label,
-            "mask" => Part::Mask,
+            "label" => Part::Answer(Slot::Label),
+            "mask" => Part::Answer(Slot::Mask),
             _ => Part::Field(name),
         };
         match self.peek() {
@@ -297,6 +317,17 @@ impl Parser {
     }
 }
 
+/// An answer goes to one place, of which only a mask can have several tokens.
+fn check_slot(slot: Slot, before: &[Part]) -> Result<(), &'static str> {
+    match slot {
+        Slot::Mask if before.contains(&Part::Answer(Slot::Label)) => Err("`{label}` is there already"),
+        Slot::Label if before.iter().any(|part| matches!(part, Part::Answer(_))) => {
+            Err("there can be only one place for the answer")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn error(at: usize, why: impl Into<String>) -> TemplateError {
     TemplateError { column: at + 1, why: why.into() }
 }
@@ -316,10 +347,11 @@ mod tests {
         let field = Part::Field("text".into());
         assert_eq!(
             parts("{soft:20}Review: {text}\nSentiment:{label}"),
-            [soft(20), text("Review: "), field, text("\nSentiment:"), Part::Label]
+            [soft(20), text("Review: "), field, text("\nSentiment:"), Part::Answer(Slot::Label)]
         );
         let words = Part::Soft(Soft::Words("say \"hi\" \\ {x}".into()));
-        assert_eq!(parts(r#"{soft:"say \"hi\" \\ {x}"}{mask}"#), [words, Part::Mask]);
+        let mask = Part::Answer(Slot::Mask);
+        assert_eq!(parts(r#"{soft:"say \"hi\" \\ {x}"}{mask}{mask}"#), [words, mask.clone(), mask]);
         assert_eq!(parts("{{a}} }}{{"), [text("{a} }{")]);
         assert_eq!(parts("{评论}{a-b_c.d}"), [Part::Field("评论".into()), Part::Field("a-b_c.d".into())]);
         assert_eq!(parts(""), []);
@@ -345,6 +377,8 @@ mod tests {
             ("{soft:\"a\"b}", 10, "'b' is not expected"),
             ("{text:3}", 6, "takes no argument"),
             ("{label}{label}", 8, "only one"),
+            ("{mask}{label}", 7, "only one"),
+            ("{label}{mask}", 8, "there already"),
             ("{a{b}}", 3, "'{' is not expected"),
         ];
         for (source, column, why) in cases {
@@ -352,21 +386,6 @@ mod tests {
             assert_eq!(error.column, column, "{source}: {error}");
             assert!(error.why.contains(why), "{source}: {error}");
             assert!(!error.to_string().contains('\n'), "{source}: {error}");
-        }
-    }
-
-    #[test]
-    fn causal_models_need_the_label_at_the_end() {
-        let check = |source: &str| Template::parse(source).unwrap().check_causal();
-        assert_eq!(check("{soft:2}{text}{label}"), Ok(()));
-        assert_eq!(check("{soft:2}{label}"), Ok(()));
-        for (source, why) in [
-            ("{text} is {mask}.", "masked model"),
-            ("{text}", "no `{label}`"),
-            ("{label}", "nothing is in front"),
-            ("{text}{label}.", "something follows"),
-        ] {
-            assert!(check(source).unwrap_err().contains(why), "{source}");
         }
     }
 
@@ -379,13 +398,26 @@ mod tests {
             _ => None,
         };
         let text = |t: &str| Segment::Text(t.into());
-        let expected =
-            [Segment::Soft(0), text("A {y}2! "), Segment::Soft(1), Segment::Soft(2), text("B{y}:")];
+        let expected = [
+            Segment::Soft(0),
+            text("A {y}2! "),
+            Segment::Soft(1),
+            Segment::Soft(2),
+            text("B{y}:"),
+            Segment::Answer(Slot::Label),
+        ];
         assert_eq!(template.render(field).unwrap(), expected);
         assert_eq!(template.render(|name| field(name).filter(|_| name != "y")), Err("y"));
         assert_eq!(template.fields().collect::<Vec<_>>(), ["x", "y", "x"]);
+        assert_eq!(template.slots().collect::<Vec<_>>(), [Slot::Label]);
+        let around = Template::parse("{x}{mask}{mask}.").unwrap();
+        let mask = Segment::Answer(Slot::Mask);
+        assert_eq!(around.render(field).unwrap(), [text("{y}"), mask.clone(), mask, text(".")]);
         assert_eq!(template.soft().count(), 3);
         assert_eq!(template.with_soft_prefix(4).unwrap().parts()[0], Part::Soft(Soft::Count(4)));
         assert!(template.with_soft_prefix(0).is_err());
+        let bare = Template::parse("{x}: {label}").unwrap();
+        assert_eq!(bare.with_soft_prefix(4).unwrap().without_soft_prefix(), Some((bare.clone(), 4)));
+        assert!(template.without_soft_prefix().is_none() && bare.without_soft_prefix().is_none());
     }
 }

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kernels::testing::{Tolerance, close};
+use model::Family;
 use prompt_tuning::adapter::{Adapter, AdapterConfig, BaseModel, ModelIdentity, PeftInit, Provenance};
-use prompt_tuning::soft_prompt::SoftPrompt;
+use prompt_tuning::prompt_encoder::Method;
+use prompt_tuning::soft_prompt::{SoftPrompt, Widths};
 
 const FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
@@ -13,11 +15,24 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures").join(name)
 }
 
+fn base(name: &str, d_model: usize) -> BaseModel {
+    BaseModel {
+        name: name.into(),
+        n_heads: 12,
+        n_kv_heads: 12,
+        kv_width: d_model,
+        n_layers: 12,
+        d_model,
+        family: Family::Causal,
+    }
+}
+
 fn adapter(n_tokens: usize, d_model: usize) -> Adapter {
-    let base = BaseModel { name: "gpt2".into(), n_heads: 12, n_layers: 12, d_model };
+    let base = base("gpt2", d_model);
     Adapter {
-        config: AdapterConfig::causal(n_tokens, &base, PeftInit::Random),
+        config: AdapterConfig::new(n_tokens, &base, Method::Soft, PeftInit::Random),
         prompt: SoftPrompt::new(n_tokens, d_model, (0..n_tokens * d_model).map(|i| i as f32 / 8.0).collect()),
+        unread: Vec::new(),
         provenance: None,
     }
 }
@@ -58,9 +73,48 @@ fn adapters_of_peft_are_read_and_written_byte_for_byte() {
             );
         }
         // what we would have written ourselves
-        let base = BaseModel { name: name.into(), n_heads: 4, n_layers: 2, d_model };
-        assert_eq!(adapter.config, AdapterConfig::causal(5, &base, PeftInit::Random));
+        let base = BaseModel { n_heads: 4, n_layers: 2, ..base(name, d_model) };
+        assert_eq!(adapter.config, AdapterConfig::new(5, &base, Method::Soft, PeftInit::Random));
     }
+}
+
+/// 2n rows, of which the first half is used and the second half comes back as it was.
+#[test]
+fn an_adapter_of_peft_for_an_encoder_decoder() {
+    let name = "t5-v1.1-gated-bf16";
+    let folder = fixture(name).join("adapter");
+    let adapter = Adapter::read(&folder).unwrap();
+    assert_eq!((adapter.prompt.n_tokens, adapter.prompt.d_model, adapter.unread.len()), (5, 32, 5 * 32));
+    let expected = tensor::Checkpoint::open_file(&fixture(name).join("expected.safetensors")).unwrap();
+    let expected = expected.tensor("adamw.prompt", &[5, 32]).unwrap();
+    close(&adapter.prompt.values, expected.f32s(), Tolerance::both(0.0)).unwrap();
+    let again = written(&adapter);
+    for file in FILES {
+        let [ours, theirs] = [again.path(), &folder].map(|folder| fs::read(folder.join(file)).unwrap());
+        assert_eq!(ours, theirs, "{file}");
+    }
+    let base = BaseModel { n_heads: 3, n_layers: 2, family: Family::Seq2Seq, ..base(name, 32) };
+    assert_eq!(adapter.config, AdapterConfig::new(5, &base, Method::Soft, PeftInit::Random));
+
+    // n rows with num_transformer_submodules = 1
+    let mut short = Adapter { unread: Vec::new(), ..adapter.clone() };
+    short.config.num_transformer_submodules = Some(1);
+    assert_eq!(Adapter::read(written(&short).path()).unwrap(), short);
+    short.config.num_transformer_submodules = Some(2);
+    assert!(
+        error(written(&short).path())
+            .contains("holds [5, 32] numbers, but adapter_config.json says [10, 32]")
+    );
+
+    let check = |family, force| {
+        let model =
+            ModelIdentity { name: "b", fingerprint: "f", widths: Widths { d_model: 32, prefix: 0 }, family };
+        adapter.check(&folder, model, force).map_err(|e| e.to_string())
+    };
+    assert_eq!(check(Family::Seq2Seq, false), Ok(()));
+    let why = check(Family::Causal, false).unwrap_err();
+    assert!(why.contains("for a SEQ_2_SEQ_LM model, but `b` is no encoder-decoder"), "{why}");
+    assert_eq!(check(Family::Causal, true), Ok(()));
 }
 
 #[test]
@@ -83,7 +137,12 @@ fn a_prompt_is_bound_to_its_model() {
     let read = Adapter::read(folder.path()).unwrap();
     assert_eq!(read, made);
     let check = |fingerprint, d_model, force| {
-        let model = ModelIdentity { name: "b", fingerprint, d_model };
+        let model = ModelIdentity {
+            name: "b",
+            fingerprint,
+            widths: Widths { d_model, prefix: 0 },
+            family: Family::Causal,
+        };
         read.check(folder.path(), model, force).map_err(|e| e.to_string())
     };
     assert_eq!(check("f1", 4, false), Ok(()));

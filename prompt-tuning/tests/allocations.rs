@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::testing::Rng;
-use model::forest::Row;
+use model::Row;
 use model::{LanguageModel, Source};
 use prompt_tuning::SoftPrompt;
-use prompt_tuning::train::{Settings, Trainer, memory, optimizer, schedule};
+use prompt_tuning::train::{Settings, Trainer, memory};
 use safetensors::tensor::{Dtype, TensorView};
 
 /// Notes the size of the largest allocation.
@@ -102,29 +102,13 @@ fn a_step_allocates_nothing_of_a_weights_size_and_loading_copies_nothing() {
     }
     assert_eq!(model.checkpoint().copied_bytes(), 0);
 
-    let row = |i: u32| Row {
-        tokens: (0..4).map(Source::Soft).chain([i, i + 1, i + 2].map(Source::Text)).collect(),
-        scored: 6..7,
-        weight: 1.0,
+    let row = |i: u32| {
+        let tokens = (0..4).map(Source::Soft).chain([i, i + 1, i + 2].map(Source::Text)).collect();
+        Row::causal(tokens, 6, 1.0)
     };
     let rows: Vec<Row> = (0..8).map(row).collect();
     let prompt = SoftPrompt::new(4, D_MODEL, Rng(2).normals(4 * D_MODEL));
-    let settings = Settings {
-        steps: 3,
-        batch: 8,
-        accumulate: 1,
-        optimizer: optimizer::Kind::Adamw,
-        lr: 0.01,
-        schedule: schedule::Decay::Constant,
-        warmup: 0,
-        clip: None,
-        weight_decay: 0.0,
-        seed: 0,
-        shuffle: false,
-        eval_every: None,
-        patience: None,
-        recompute: false,
-    };
+    let settings = Settings { steps: 3, batch: 8, lr: 0.01, shuffle: false, ..Settings::default() };
     let mut trainer = Trainer::new(&model, &rows, settings, prompt);
     LARGEST.store(0, Ordering::Relaxed);
     for _ in 0..3 {

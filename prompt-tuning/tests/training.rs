@@ -7,33 +7,16 @@ use std::sync::atomic::AtomicBool;
 use autograd::Tape;
 use kernels::matmul::Precision;
 use kernels::testing::{Tolerance, close};
-use model::LanguageModel;
-use model::forest::{PackedBatch, Row};
+use model::{LanguageModel, PackedBatch, Prediction, Prompt, Row};
 use prompt_tuning::error::Result;
 use prompt_tuning::train::optimizer::Kind;
-use prompt_tuning::train::schedule::Decay;
 use prompt_tuning::train::state::State;
 use prompt_tuning::train::{DevReport, Ending, Observer, Settings, StepReport, Trainer};
 use prompt_tuning::{SoftPrompt, evaluate};
 use sha2::{Digest, Sha256};
 
 fn settings(optimizer: Kind, lr: f32, batch: usize) -> Settings {
-    Settings {
-        steps: 10,
-        batch,
-        accumulate: 1,
-        optimizer,
-        lr,
-        schedule: Decay::Constant,
-        warmup: 0,
-        clip: None,
-        weight_decay: 0.0,
-        seed: 0,
-        shuffle: false,
-        eval_every: None,
-        patience: None,
-        recompute: false,
-    }
+    Settings { steps: 10, batch, optimizer, lr, shuffle: false, ..Settings::default() }
 }
 
 #[test]
@@ -56,7 +39,7 @@ fn ten_steps_of_every_optimizer_are_those_of_torch() {
             let prompt = fixture::tensor(name, &format!("{key}.prompt"));
             let checks = [
                 close(&losses, &recorded, Tolerance::both(1e-4)),
-                close(&trainer.state().prompt.values, &prompt, Tolerance::both(1e-4)),
+                close(&trainer.state().encoder.prompt().values, &prompt, Tolerance::both(1e-4)),
             ];
             wrong.extend(checks.into_iter().filter_map(|c| c.err()).map(|e| format!("{name}, {key}: {e}")));
         }
@@ -74,7 +57,7 @@ fn accumulated_batches_make_the_step_of_one_large_batch() {
     let run = |settings: Settings| {
         let mut trainer = Trainer::new(&model, &rows, settings, prompt.clone());
         let loss = trainer.step().expect("a step").loss;
-        (loss, trainer.state().prompt.values.clone())
+        (loss, trainer.state().encoder.prompt().values.clone())
     };
     let ((loss_a, a), (loss_b, b)) = (run(large), run(small));
     close(&[loss_a], &[loss_b], Tolerance::both(1e-6)).expect("the same loss");
@@ -87,8 +70,8 @@ fn base_log_probs(model: &LanguageModel, rows: &[Row], n_soft: usize) -> Vec<Vec
         .iter()
         .map(|row| Row {
             tokens: row.tokens[n_soft..].to_vec(),
-            scored: row.scored.start - n_soft..row.scored.end - n_soft,
-            weight: 1.0,
+            scored: row.scored.iter().map(|p| Prediction { at: p.at - n_soft, ..*p }).collect(),
+            ..row.clone()
         })
         .collect();
     evaluate::token_log_probs(model, None, &bare)
@@ -107,7 +90,7 @@ fn only_the_prompt_changes() {
     for _ in 0..5 {
         trainer.step().expect("a step");
     }
-    assert_ne!(trainer.state().prompt, prompt);
+    assert_ne!(trainer.state().encoder.prompt(), prompt);
 
     assert_eq!(hash(), before, "the checkpoint was written to");
     assert_eq!(
@@ -127,7 +110,7 @@ fn only_the_prompt_changes() {
 
 #[test]
 fn gradients_and_losses_have_the_same_bits_for_any_number_of_threads() {
-    for name in ["gpt2-square", "llama-untied-sharded-f32"] {
+    for name in ["gpt2-square", "llama-untied-sharded-f32", "t5-v1.1-gated-bf16"] {
         let model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
         let (rows, prompt) = (fixture::rows(name), fixture::initial_prompt(name));
         let run = |threads: usize| {
@@ -135,7 +118,9 @@ fn gradients_and_losses_have_the_same_bits_for_any_number_of_threads() {
             pool.install(|| {
                 let tape = Tape::new();
                 let leaf = tape.leaf(&[prompt.n_tokens, prompt.d_model], prompt.values.clone());
-                let scored = model.score(&tape, &PackedBatch::from_rows(&rows), Some(&leaf));
+                let prompt = Prompt::Soft(leaf.clone());
+                let scored =
+                    model.score(&tape, &PackedBatch::from_rows(model.family(), &rows), Some(&prompt));
                 let grad = tape.backward(&scored.loss).take(&leaf).f32s().to_vec();
                 (scored.log_probs, grad)
             })
@@ -157,7 +142,7 @@ fn recomputing_changes_no_bit() {
             let mut trainer = Trainer::new(&model, &rows, settings, fixture::initial_prompt(name));
             let step = |_| trainer.step().map(|report| (report.loss.to_bits(), report.grad_norm.to_bits()));
             let steps: Vec<_> = (0..4).map(step).collect::<Result<_>>().expect("steps");
-            (steps, trainer.state().prompt.values.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+            (steps, trainer.state().encoder.prompt().values.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
         };
         assert_eq!(run(false), run(true), "{name}");
     }
@@ -224,8 +209,8 @@ fn early_stopping_keeps_the_best_prompt() {
     let ending = trainer.run(&mut silent, Some(&mut evaluate), &AtomicBool::new(false)).expect("a run");
     assert_eq!(ending, Ending::StoppedEarly);
     assert_eq!(silent.evaluations, [(2, true), (4, true), (6, false), (8, false), (10, false)]);
-    assert_eq!(trainer.best_prompt(), &seen[1]);
-    assert_ne!(trainer.best_prompt(), &trainer.state().prompt);
+    assert_eq!(trainer.best_prompt(), seen[1]);
+    assert_ne!(trainer.best_prompt(), trainer.state().encoder.prompt());
 }
 
 #[test]

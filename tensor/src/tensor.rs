@@ -153,6 +153,11 @@ impl Frozen {
         Frozen(tensor)
     }
 
+    /// The tensor, to be read.
+    pub fn tensor(&self) -> &Tensor {
+        &self.0
+    }
+
     /// The dimensions.
     pub fn shape(&self) -> &[usize] {
         self.0.shape()

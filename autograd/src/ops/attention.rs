@@ -1,17 +1,18 @@
 //! Attention with the interval mask.
 //!
 //! ```text
-//! forward    s = scale · q kᵀ masked,   p = softmax(s),   y = p v
+//! forward    s = scale · q kᵀ + bias, masked,   p = softmax(s),   y = p v
 //! backward   d_v = pᵀ d_y,   d_p = d_y vᵀ,   d_s = p * (d_p - rowsum(d_y * y)),
 //!            d_q = scale · d_s k,   d_k = scale · d_sᵀ q
 //! ```
-//! Remembers `q`, `k`, `v`, `y` and one `lse` per head and query; probabilities are made again, tile by tile.
+//! Remembers `q`, `k`, `v`, `y` and one `lse` per head and query; probabilities are made again, tile by tile. The bias is
+//! frozen.
 //! Sources: Vaswani et al. 2017; Dao et al. 2022 (tiles); arXiv 2410.01359 (column intervals).
 
 use std::sync::Arc;
 
 use kernels::Isa;
-use kernels::attention::{self as kernel, Heads, Inputs, Mask, Rows, RowsMut, Upstream};
+use kernels::attention::{self as kernel, Bias, Heads, Inputs, Mask, Rows, RowsMut, Upstream};
 use tensor::Tensor;
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
@@ -37,9 +38,50 @@ impl Intervals {
         Intervals { begin: self.begin.iter().map(at).collect(), end: self.end.iter().map(at).collect() }
     }
 
+    /// The same mask with `n` keys before the others, seen by all of `n_queries`.
+    pub fn behind(&self, n: usize, n_queries: usize) -> Intervals {
+        let begin = std::iter::repeat_n(0, n).chain(self.begin.iter().copied());
+        let end = std::iter::repeat_n(n_queries as u32, n).chain(self.end.iter().copied());
+        Intervals { begin: begin.collect(), end: end.collect() }
+    }
+
     /// As the kernels take it.
     pub fn mask(&self) -> Mask<'_> {
         Mask { begin: &self.begin, end: &self.end }
+    }
+}
+
+/// A frozen bias by how far a query is behind a key (T5): see [`Bias`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelativeBias {
+    /// Position of each query.
+    pub query_positions: Arc<[u32]>,
+    /// Position of each key.
+    pub key_positions: Arc<[u32]>,
+    /// `[H, 2 * reach + 1]`
+    pub table: Arc<[f32]>,
+}
+
+/// Who sees whom, and what is added to the scores for it.
+#[derive(Clone, Debug)]
+pub struct Relation {
+    /// Who sees whom.
+    pub mask: Arc<Intervals>,
+    /// What is added, if anything.
+    pub bias: Option<RelativeBias>,
+}
+
+impl From<&Arc<Intervals>> for Relation {
+    fn from(mask: &Arc<Intervals>) -> Relation {
+        Relation { mask: mask.clone(), bias: None }
+    }
+}
+
+impl Relation {
+    /// The bias as the kernels take it.
+    pub fn bias(&self) -> Option<Bias<'_>> {
+        let RelativeBias { query_positions, key_positions, table } = self.bias.as_ref()?;
+        Some(Bias { query_positions, key_positions, table })
     }
 }
 
@@ -52,8 +94,9 @@ pub enum Qkv<'a> {
     Fused(&'a Value, Option<&'a Arc<[u32]>>),
 }
 
-/// `[queries, H*D]`. The intervals count the queries that are wanted.
-pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, mask: &Arc<Intervals>) -> Value {
+/// `[queries, H*D]`. Intervals and positions count the queries that are wanted.
+pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, relation: impl Into<Relation>) -> Value {
+    let relation = relation.into();
     let (tensors, inputs): (Tensors, Vec<&Value>) = match qkv {
         Qkv::Split(q, k, v) => {
             (Tensors::Split([q.tensor().clone(), k.tensor().clone(), v.tensor().clone()]), vec![q, k, v])
@@ -67,13 +110,13 @@ pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, mask: &Arc<Intervals>) -> 
     let n = tensors.n_queries();
     let mut lse = vec![0.0; heads.n_heads * n];
     let y = Tensor::build(&[n, heads.n_heads * heads.head_dim], |y| {
-        kernel::forward(Isa::best(), tensors.inputs(heads, mask), y, &mut lse);
+        kernel::forward(Isa::best(), tensors.inputs(heads, &relation), y, &mut lse);
     });
     tape.record(y.clone(), &inputs, || Attention {
         nodes: inputs.iter().map(|v| v.node()).collect(),
         tensors,
         heads,
-        mask: mask.clone(),
+        relation,
         y,
         lse,
     })
@@ -101,7 +144,7 @@ impl Tensors {
         }
     }
 
-    fn inputs<'a>(&'a self, heads: Heads, mask: &'a Intervals) -> Inputs<'a> {
+    fn inputs<'a>(&'a self, heads: Heads, relation: &'a Relation) -> Inputs<'a> {
         let whole = |t: &'a Tensor| Rows { data: t.f32s(), stride: t.width() };
         let width = heads.n_heads * heads.head_dim;
         // an empty batch has no numbers to skip
@@ -114,7 +157,8 @@ impl Tensors {
             Tensors::Fused(qkv) => [0, 1, 2].map(|i| column(qkv, i)),
             Tensors::FusedRows { qkv, q, .. } => [whole(q), column(qkv, 1), column(qkv, 2)],
         };
-        Inputs { heads, q, k, v, mask: mask.mask(), n_queries: self.n_queries() }
+        let (mask, bias) = (relation.mask.mask(), relation.bias());
+        Inputs { heads, q, k, v, mask, bias, n_queries: self.n_queries() }
     }
 }
 
@@ -122,14 +166,14 @@ struct Attention {
     nodes: Vec<Option<NodeId>>,
     tensors: Tensors,
     heads: Heads,
-    mask: Arc<Intervals>,
+    relation: Relation,
     y: Tensor,
     lse: Vec<f32>,
 }
 
 impl Op for Attention {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        let n_keys = self.mask.begin.len();
+        let n_keys = self.relation.mask.begin.len();
         let widths = [self.heads.n_heads, self.heads.n_kv_heads, self.heads.n_kv_heads];
         let widths = widths.map(|n| n * self.heads.head_dim);
         // the kernel overwrites all of it
@@ -161,7 +205,7 @@ impl Op for Attention {
 impl Attention {
     fn backward_into(&self, d_y: &Tensor, [d_q, d_k, d_v]: [RowsMut; 3]) {
         let upstream = Upstream { out: self.y.f32s(), lse: &self.lse, d_out: d_y.f32s() };
-        let inputs = self.tensors.inputs(self.heads, &self.mask);
+        let inputs = self.tensors.inputs(self.heads, &self.relation);
         kernel::backward(Isa::best(), inputs, upstream, kernel::Gradients { d_q, d_k, d_v });
     }
 }

@@ -1,8 +1,8 @@
 //! A piece of the model that may be computed twice, so that little has to be remembered.
 //!
 //! ```text
-//! forward    y = f(x), recording nothing
-//! backward   y = f(x) once more on a tape of its own, then d_x from d_y along that tape
+//! forward    y = f(x, …), recording nothing
+//! backward   y = f(x, …) once more on a tape of its own, then d_x, … from d_y along that tape
 //! ```
 //! Remembers `x` and `f`. With one segment per block, a batch costs the memory of one block and of the inputs of the
 //! others, and one more forward pass. The second pass does the same operations on the same numbers, and gradients are
@@ -11,28 +11,45 @@
 
 use tensor::Tensor;
 
-use crate::{Gradients, Op, Tape, Value};
+use crate::{Gradients, NodeId, Op, Tape, Value};
 
 /// `f(x)`: recorded as one operation if the tape recomputes, else operation by operation.
 pub fn segment(tape: &Tape, x: &Value, f: impl Fn(&Tape, &Value) -> Value + 'static) -> Value {
+    segment_of(tape, &[x], move |tape, x| f(tape, &x[0]))
+}
+
+/// As [`segment`] with several inputs.
+pub fn segment_of(tape: &Tape, inputs: &[&Value], f: impl Fn(&Tape, &[Value]) -> Value + 'static) -> Value {
+    let values: Vec<Value> = inputs.iter().map(|&x| x.clone()).collect();
     if !tape.recomputes() {
-        return f(tape, x);
+        return f(tape, &values);
     }
-    let y = f(&Tape::new(), &Value::constant(x.tensor().clone()));
-    tape.record(y.tensor().clone(), &[x], || Segment { x: x.clone(), f })
+    let constants: Vec<Value> = values.iter().map(|x| Value::constant(x.tensor().clone())).collect();
+    let y = f(&Tape::new(), &constants);
+    tape.record(y.tensor().clone(), inputs, || Segment { inputs: values, f })
 }
 
 struct Segment<F> {
-    x: Value,
+    inputs: Vec<Value>,
     f: F,
 }
 
-impl<F: Fn(&Tape, &Value) -> Value> Op for Segment<F> {
+impl<F: Fn(&Tape, &[Value]) -> Value> Op for Segment<F> {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
         let tape = Tape::new();
-        let x = tape.leaf_of(self.x.clone());
-        let y = (self.f)(&tape, &x);
-        let mut inner = tape.backward_from(&y, d_y);
-        grads.add(self.x.node(), || inner.take(&x));
+        // a constant stays one: nothing is recorded on its way
+        let again = |x: &Value| if x.node().is_some() { tape.leaf_of(x.clone()) } else { x.clone() };
+        let inputs = self.inputs.iter().map(again).collect::<Vec<Value>>();
+        let y = (self.f)(&tape, &inputs);
+        let pairs = || self.inputs.iter().map(Value::node).zip(inputs.iter().map(Value::node));
+        // what others have added already comes first in the sum, as it does without segments
+        let started = pairs().filter_map(|(outer, inner)| Some((inner?, grads.take_sum(outer)?)));
+        let started: Vec<(NodeId, Tensor)> = started.collect();
+        let mut inner_grads = tape.backward_on(&y, d_y, started);
+        for (outer, inner) in pairs() {
+            if let Some(sum) = inner_grads.take_sum(inner) {
+                grads.add(outer, || sum);
+            }
+        }
     }
 }

@@ -112,7 +112,7 @@ impl Attention {
         let column = |i: usize| Rows { data: &self.qkv[i * WIDTH..], stride: 3 * WIDTH };
         let mask = Mask { begin: &self.begin, end: &self.end };
         let n_queries = self.begin.len();
-        Inputs { heads: HEADS, q: column(0), k: column(1), v: column(2), mask, n_queries }
+        Inputs { heads: HEADS, q: column(0), k: column(1), v: column(2), mask, bias: None, n_queries }
     }
 
     /// The checked head of a matrix whose rows are `stride` numbers apart, from column `column` on.
@@ -150,7 +150,7 @@ impl Kernel for Attention {
         let [q, k, v] = [0, 1, 2].map(part);
         let heads = Heads { n_heads: 1, n_kv_heads: 1, ..HEADS };
         let mask = Mask { begin: &self.begin, end: &self.end };
-        let inputs = reference::Inputs { heads, q: &q, k: &k, v: &v, mask };
+        let inputs = reference::Inputs { heads, q: &q, k: &k, v: &v, mask, bias: None };
         if !self.backward {
             let (out, lse) = reference::forward(&inputs);
             compare("out", &Self::head(&self.out, WIDTH, 0), &out, 2e-5)?;

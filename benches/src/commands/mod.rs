@@ -1,5 +1,6 @@
 //! The commands: arguments in, text out.
 
+pub(crate) mod generate;
 pub(crate) mod ladder;
 pub(crate) mod roofline;
 pub(crate) mod step;

@@ -6,14 +6,12 @@ pub mod shape;
 
 use std::path::Path;
 
-use model::forest::{PackedBatch, Row};
 use model::{Config, LanguageModel};
+use model::{PackedBatch, Row};
 use prompt_tuning::SoftPrompt;
 use prompt_tuning::data::read_pairs;
-use prompt_tuning::encode::{Limits, PairEncoder};
+use prompt_tuning::encode::{PairEncoder, Reader};
 use prompt_tuning::train::batches::Batches;
-use prompt_tuning::train::optimizer::Kind;
-use prompt_tuning::train::schedule::Decay;
 use prompt_tuning::train::{Settings, Trainer, memory};
 
 use crate::ceilings::{Arithmetic, Threads, operations_per_second};
@@ -37,8 +35,7 @@ pub struct Plan {
 /// # Errors
 /// The file cannot be read, or its rows do not fit the model.
 pub fn rows(file: &Path, config: &Config, prompt: usize) -> Result<Vec<Row>, String> {
-    let limits = Limits { vocab_size: config.vocab_size, n_positions: config.n_positions };
-    let encoder = PairEncoder { tokenizer: None, n_soft: prompt, limits };
+    let encoder = PairEncoder { tokenizer: None, n_soft: prompt, reader: Reader::of(config) };
     read_pairs(file).and_then(|pairs| encoder.rows(&pairs)).map_err(|e| e.to_string())
 }
 
@@ -49,18 +46,9 @@ pub fn trainer<'a>(model: &'a LanguageModel, rows: &'a [Row], plan: Plan) -> Tra
     let settings = Settings {
         steps: 1 + plan.steps as u64,
         batch: plan.batch,
-        accumulate: 1,
-        optimizer: Kind::Adamw,
         lr: 1e-3,
-        schedule: Decay::Constant,
-        warmup: 0,
-        clip: None,
-        weight_decay: 0.0,
-        seed: 0,
         shuffle: false,
-        eval_every: None,
-        patience: None,
-        recompute: false,
+        ..Settings::default()
     };
     Trainer::new(model, rows, settings, prompt)
 }
@@ -78,7 +66,7 @@ pub fn run(folder: &Path, rows_file: &Path, plan: Plan) -> Result<StepRun, Strin
     let mut steps = Vec::new();
     for step in 0..=plan.steps {
         let batch: Vec<Row> = batches.at(step as u64).iter().map(|&i| rows[i].clone()).collect();
-        let flops = count::step(model.config(), &PackedBatch::from_rows(&batch));
+        let flops = count::step(model.config(), &PackedBatch::from_rows(model.family(), &batch));
         let peak = operations_per_second(isa, Arithmetic::F32, Threads::All).unwrap_or(0.0);
         let done = trainer.step().map_err(|e| e.to_string())?;
         // the first step reads the weights from the file

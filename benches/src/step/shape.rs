@@ -20,6 +20,8 @@ pub enum Family {
     Gpt2,
     /// Llama.
     Llama,
+    /// T5 v1.0: `n_layers` blocks in the encoder and as many in the decoder, heads that fill `d_model`.
+    T5,
 }
 
 /// Sizes of a model.
@@ -55,6 +57,19 @@ pub const GPT2_SMALL: Shape = Shape {
     d_ff: 3072,
     vocab_size: 50257,
     n_positions: 1024,
+    dtype: Dtype::F32,
+};
+
+/// T5 small.
+pub const T5_SMALL: Shape = Shape {
+    family: Family::T5,
+    d_model: 512,
+    n_layers: 6,
+    n_heads: 8,
+    n_kv_heads: 8,
+    d_ff: 2048,
+    vocab_size: 32128,
+    n_positions: 512,
     dtype: Dtype::F32,
 };
 
@@ -174,6 +189,12 @@ impl Shape {
                 "intermediate_size": self.d_ff, "max_position_embeddings": self.n_positions,
                 "vocab_size": self.vocab_size, "rope_theta": 500_000.0, "tie_word_embeddings": true,
             }),
+            Family::T5 => json!({
+                "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "feed_forward_proj": "relu",
+                "d_model": self.d_model, "num_layers": self.n_layers, "num_heads": self.n_heads,
+                "d_kv": self.d_model / self.n_heads, "d_ff": self.d_ff, "vocab_size": self.vocab_size,
+                "decoder_start_token_id": 0, "tie_word_embeddings": true,
+            }),
         }
     }
 
@@ -182,6 +203,7 @@ impl Shape {
         match self.family {
             Family::Gpt2 => self.gpt2(),
             Family::Llama => self.llama(),
+            Family::T5 => self.t5(),
         }
     }
 
@@ -206,6 +228,33 @@ impl Shape {
             layer("mlp.c_proj", &[ff, d]);
         }
         with_bias("transformer.ln_f".into(), vec![d]);
+        list
+    }
+
+    fn t5(&self) -> Vec<(String, Vec<usize>)> {
+        let (d, ff) = (self.d_model, self.d_ff);
+        let mut list = vec![("shared.weight".into(), vec![self.vocab_size, d])];
+        for (stack, attentions) in
+            [("encoder", &["SelfAttention"][..]), ("decoder", &["SelfAttention", "EncDecAttention"])]
+        {
+            list.push((format!("{stack}.final_layer_norm.weight"), vec![d]));
+            let bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+            list.push((format!("{stack}.{bias}"), vec![32, self.n_heads]));
+            for i in 0..self.n_layers {
+                let mut layer = |layer: usize, part: &str, size: &[usize]| {
+                    list.push((format!("{stack}.block.{i}.layer.{layer}.{part}.weight"), size.into()));
+                };
+                for (at, attention) in attentions.iter().enumerate() {
+                    layer(at, "layer_norm", &[d]);
+                    ["q", "k", "v", "o"]
+                        .iter()
+                        .for_each(|part| layer(at, &format!("{attention}.{part}"), &[d, d]));
+                }
+                layer(attentions.len(), "layer_norm", &[d]);
+                layer(attentions.len(), "DenseReluDense.wi", &[ff, d]);
+                layer(attentions.len(), "DenseReluDense.wo", &[d, ff]);
+            }
+        }
         list
     }
 

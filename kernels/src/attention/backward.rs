@@ -8,7 +8,7 @@ use super::{
     Gradients, Heads, Inputs, Rows, RowsMut, Upstream,
     pack::{Column, copy, padded, transpose},
     product::{Left, Sink, multiply_all},
-    scores::{Meeting, Panel, PerPanel, panel_product, panels},
+    scores::{Finish, Meeting, Panel, PerPanel, fill_bias, panel_product, panels},
     scratch::{Scratch, with_scratch},
     visible::{Bounds, Island, KEYS, TILE, View},
 };
@@ -136,14 +136,15 @@ impl Task<'_, '_, '_> {
         let column = Column::of(kv_head, head_dim);
         let at = (kv_head - self.kv_heads.start) * head_dim..(kv_head - self.kv_heads.start + 1) * head_dim;
         for (b, block) in blocks.iter().enumerate() {
-            let keys = &keys[block.keys.clone()];
-            column.pack(s, 1.0, self.inputs.k, keys.iter().map(|&j| j as usize), buffers.k);
-            column.pack(s, 1.0, self.inputs.v, keys.iter().map(|&j| j as usize), buffers.v);
-            for (i, (_, tile)) in which().enumerate() {
+            let of_block = &keys[block.keys.clone()];
+            column.pack(s, 1.0, self.inputs.k, of_block.iter().map(|&j| j as usize), buffers.k);
+            column.pack(s, 1.0, self.inputs.v, of_block.iter().map(|&j| j as usize), buffers.v);
+            for (i, (head, tile)) in which().enumerate() {
                 let view = &views[b * tiles.len() + i % tiles.len()];
                 let meeting = Meeting { tile, block, view };
-                buffers.probabilities(s, i, meeting, head_dim);
-                let to = Place { keys, first_key: self.island.keys.start, columns: at.clone() };
+                let biased = fill_bias(self.inputs, head, meeting, keys, buffers.p);
+                buffers.probabilities(s, i, Finish { meeting, biased }, head_dim);
+                let to = Place { keys: of_block, first_key: self.island.keys.start, columns: at.clone() };
                 buffers.add_gradients(s, i, meeting, (&mut self.grads, &to));
             }
         }
@@ -192,14 +193,15 @@ impl Queries<'_> {
 impl Buffers<'_> {
     /// `p` and `d_s` of one tile.
     #[inline(always)]
-    fn probabilities<S: Simd>(&mut self, s: S, i: usize, meeting: Meeting, head_dim: usize) {
+    fn probabilities<S: Simd>(&mut self, s: S, i: usize, finish: Finish, head_dim: usize) {
         let stride = padded(head_dim);
         let columns = i * TILE * head_dim..(i + 1) * TILE * head_dim;
         let lanes = i * TILE..(i + 1) * TILE;
         panels(
             s,
-            meeting,
+            finish.meeting,
             &mut SoftmaxBackward {
+                finish,
                 k: Rows { data: self.k, stride },
                 v: Rows { data: self.v, stride },
                 q: &self.queries.q_transposed[columns.clone()],
@@ -302,6 +304,7 @@ fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
 
 /// One tile: scores to probabilities, `d_p` to `d_s`.
 struct SoftmaxBackward<'a> {
+    finish: Finish<'a>,
     k: Rows<'a>,
     v: Rows<'a>,
     q: &'a [f32],
@@ -317,9 +320,9 @@ struct SoftmaxBackward<'a> {
 
 impl PerPanel for SoftmaxBackward<'_> {
     #[inline(always)]
-    fn panel<S: Simd, const M: usize, const N: usize>(&mut self, s: S, meeting: Meeting, panel: Panel) {
+    fn panel<S: Simd, const M: usize, const N: usize>(&mut self, s: S, panel: Panel) {
         let operands = (self.k, self.q, self.head_dim);
-        panel_product::<S, M, N>(s, &panel, operands, Some(meeting), self.p);
+        panel_product::<S, M, N>(s, &panel, operands, Some(self.finish), self.p);
         let operands = (self.v, self.d_out, self.head_dim);
         panel_product::<S, M, N>(s, &panel, operands, None, self.d_s);
         for v in 0..N {

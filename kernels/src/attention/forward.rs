@@ -11,7 +11,7 @@ use super::{
     Heads, Inputs, Rows, RowsMut,
     pack::{Column, copy, padded, transpose},
     product::{Left, Sink, multiply_all},
-    scores::{Meeting, Panel, PerPanel, Running, panel_product, panels},
+    scores::{Finish, Meeting, Panel, PerPanel, Running, fill_bias, panel_product, panels},
     scratch::{Scratch, with_scratch},
     visible::{Bounds, KEYS, TILE, View},
 };
@@ -119,9 +119,11 @@ impl Task<'_, '_, '_> {
             let rows = || keys[block.keys.clone()].iter().map(|&j| j as usize);
             column.pack(s, 1.0, self.inputs.k, rows(), buffers.k);
             column.pack(s, 1.0, self.inputs.v, rows(), buffers.v);
-            for (i, (_, tile)) in which().enumerate() {
+            for (i, (head, tile)) in which().enumerate() {
                 let view = &views[b * tiles.len() + i % tiles.len()];
-                buffers.visit(s, i, Meeting { tile, block, view }, head_dim);
+                let meeting = Meeting { tile, block, view };
+                let biased = fill_bias(self.inputs, head, meeting, keys, buffers.scores);
+                buffers.visit(s, i, Finish { meeting, biased }, head_dim);
             }
         }
         for (i, (head, tile)) in which().enumerate() {
@@ -134,13 +136,14 @@ impl Task<'_, '_, '_> {
 impl Buffers<'_> {
     /// Adds what the keys of the block contribute to the queries of the tile, which is the `i`-th.
     #[inline(always)]
-    fn visit<S: Simd>(&mut self, s: S, i: usize, meeting: Meeting, head_dim: usize) {
+    fn visit<S: Simd>(&mut self, s: S, i: usize, finish: Finish, head_dim: usize) {
+        let meeting = finish.meeting;
         let (lanes, stride) = (i * TILE..(i + 1) * TILE, padded(head_dim));
         let running =
             Running { max: &mut self.max[lanes.clone()], sum: &mut self.sum[lanes.clone()], keep: self.keep };
         let k = Rows { data: self.k, stride };
         let q = &self.q[i * TILE * head_dim..][..TILE * head_dim];
-        panels(s, meeting, &mut Softmax { k, q, head_dim, scores: self.scores, running });
+        panels(s, meeting, &mut Softmax { k, q, head_dim, finish, scores: self.scores, running });
         let a = Left::Transposed(Rows { data: self.scores, stride: TILE });
         let out = &mut self.out[i * TILE * stride..][..TILE * stride];
         let v = Rows { data: self.v, stride };
@@ -174,15 +177,16 @@ struct Softmax<'a> {
     k: Rows<'a>,
     q: &'a [f32],
     head_dim: usize,
+    finish: Finish<'a>,
     scores: &'a mut [f32],
     running: Running<'a>,
 }
 
 impl PerPanel for Softmax<'_> {
     #[inline(always)]
-    fn panel<S: Simd, const M: usize, const N: usize>(&mut self, s: S, meeting: Meeting, panel: Panel) {
+    fn panel<S: Simd, const M: usize, const N: usize>(&mut self, s: S, panel: Panel) {
         let operands = (self.k, self.q, self.head_dim);
-        let largest = panel_product::<S, M, N>(s, &panel, operands, Some(meeting), self.scores);
+        let largest = panel_product::<S, M, N>(s, &panel, operands, Some(self.finish), self.scores);
         for v in 0..N {
             let lane = panel.lane + v * S::LANES;
             self.running.softmax(s, (lane, &panel.keys), largest[v], self.scores);

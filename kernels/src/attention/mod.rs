@@ -1,7 +1,7 @@
 //! Attention with an interval mask, forward and backward, without ever keeping a `[T, T]` matrix.
 //!
 //! ```text
-//! forward   s_ij = scale q_i·k_j  where begin[j] <= i < end[j], else -inf
+//! forward   s_ij = scale q_i·k_j + bias_ij  where begin[j] <= i < end[j], else -inf
 //!           lse_i = log Σ_j e^(s_ij),   p_ij = e^(s_ij - lse_i),   o_i = Σ_j p_ij v_j
 //! backward  d_v_j = Σ_i p_ij d_o_i
 //!           d_p_ij = d_o_i·v_j
@@ -27,6 +27,7 @@
 use std::ops::Range;
 
 mod backward;
+mod bias;
 mod forward;
 mod pack;
 mod product;
@@ -37,6 +38,7 @@ mod scratch;
 mod visible;
 
 pub use backward::backward;
+pub use bias::Bias;
 pub use forward::forward;
 pub use rows::{Rows, RowsMut};
 
@@ -75,6 +77,8 @@ pub struct Inputs<'a> {
     pub v: Rows<'a>,
     /// Who sees whom; its length is the number of keys.
     pub mask: Mask<'a>,
+    /// What is added to the scores, if anything. It is frozen: there is no gradient for it.
+    pub bias: Option<Bias<'a>>,
     /// Number of query rows.
     pub n_queries: usize,
 }
@@ -135,6 +139,9 @@ impl Inputs<'_> {
         self.q.check("q", self.n_queries, n_heads * head_dim);
         self.k.check("k", self.n_keys(), n_kv_heads * head_dim);
         self.v.check("v", self.n_keys(), n_kv_heads * head_dim);
+        if let Some(bias) = &self.bias {
+            bias.check(n_heads, self.n_queries, self.n_keys());
+        }
     }
 
     /// Whether the work is worth handing to threads. Does not change the result.

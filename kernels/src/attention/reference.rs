@@ -1,6 +1,6 @@
 //! The specification: all pairs, one head at a time.
 
-use super::{Heads, Mask};
+use super::{Bias, Heads, Mask};
 use crate::real::Real;
 
 /// The arguments of both directions; rows lie without gaps.
@@ -16,6 +16,8 @@ pub struct Inputs<'a, R> {
     pub v: &'a [R],
     /// Who sees whom.
     pub mask: Mask<'a>,
+    /// What is added to the scores.
+    pub bias: Option<Bias<'a>>,
 }
 
 impl<R: Real> Inputs<'_, R> {
@@ -41,7 +43,14 @@ impl<R: Real> Inputs<'_, R> {
         for d in 0..self.heads.head_dim {
             dot += self.q[at_q + d] * self.k[at_k + d];
         }
-        R::from_f64(f64::from(self.heads.scale)) * dot
+        R::from_f64(f64::from(self.heads.scale)) * dot + R::from_f64(f64::from(self.bias(head, i, j)))
+    }
+
+    fn bias(&self, head: usize, i: usize, j: usize) -> f32 {
+        let Some(bias) = self.bias else { return 0.0 };
+        let (table, reach) = bias.of_head(head, self.heads.n_heads);
+        let distance = i64::from(bias.query_positions[i]) - i64::from(bias.key_positions[j]);
+        table[(distance.clamp(-reach, reach) + reach) as usize]
     }
 }
 

@@ -3,10 +3,11 @@
 //! That way neither keys nor queries need a sum across lanes, the keys stay in rows as they come, and what belongs to a
 //! query (its largest score, its sum) is a lane of a vector.
 
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use super::{
-    Rows,
+    Inputs, Rows,
     product::{Left, product},
     visible::{Block, TILE, View},
 };
@@ -34,7 +35,7 @@ pub(super) struct Panel {
 /// What is done with each panel of a tile.
 pub(super) trait PerPanel {
     /// `N` vectors of queries; products take `M` keys at a time.
-    fn panel<S: Simd, const M: usize, const N: usize>(&mut self, s: S, meeting: Meeting, panel: Panel);
+    fn panel<S: Simd, const M: usize, const N: usize>(&mut self, s: S, panel: Panel);
 }
 
 /// Calls `work` for every panel of the tile.
@@ -62,22 +63,46 @@ fn panels_of<S: Simd, const M: usize, const MOST: usize>(s: S, meeting: Meeting,
             n_keys: meeting.block.keys.len(),
         };
         match vectors {
-            1 => work.panel::<S, M, 1>(s, meeting, panel),
-            2 => work.panel::<S, M, 2>(s, meeting, panel),
-            _ => work.panel::<S, M, 3>(s, meeting, panel),
+            1 => work.panel::<S, M, 1>(s, panel),
+            2 => work.panel::<S, M, 2>(s, panel),
+            _ => work.panel::<S, M, 3>(s, panel),
         }
         lane = next;
     }
 }
 
-/// `out[j, i] = Σ_d rows[j, d] columns[d, i]` for the panel, and the largest of each column. Where there is a mask,
-/// what is not seen becomes `-inf`. Keys that no query of the panel sees get zeros.
+/// What is done to a product to make scores of it.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    /// What a query does not see becomes `-inf`.
+    pub meeting: Meeting<'a>,
+    /// Whether there is a bias where the scores will be ([`fill_bias`]).
+    pub biased: bool,
+}
+
+/// Writes the bias of a query head where its scores will be. Whether there is one.
+pub(super) fn fill_bias(
+    inputs: &Inputs,
+    head: usize,
+    meeting: Meeting,
+    keys: &[u32],
+    out: &mut [f32],
+) -> bool {
+    let Some(bias) = &inputs.bias else { return false };
+    let seen = meeting.view.keys_of(0..meeting.tile.len());
+    let keys = &keys[meeting.block.keys.clone()][seen.clone()];
+    bias.fill(bias.of_head(head, inputs.heads.n_heads), meeting.tile, keys, &mut out[seen.start * TILE..]);
+    true
+}
+
+/// `out[j, i] = Σ_d rows[j, d] columns[d, i]` for the panel, finished if it shall be, and the largest of each column.
+/// Keys that no query of the panel sees get zeros.
 #[inline(always)]
 pub(super) fn panel_product<S: Simd, const M: usize, const N: usize>(
     s: S,
     panel: &Panel,
     (rows, columns, head_dim): (Rows, &[f32], usize),
-    mask: Option<Meeting>,
+    finish: Option<Finish>,
     out: &mut [f32],
 ) -> [S::V; N] {
     let mut largest = [s.splat(f32::MIN); N]; // not -inf: the difference of two of those is a NaN
@@ -87,7 +112,10 @@ pub(super) fn panel_product<S: Simd, const M: usize, const N: usize>(
     let columns = Rows { data: columns, stride: TILE };
     for j in panel.keys.clone().step_by(M) {
         let mut sums = product::<S, M, N>(s, (Left::Plain(rows), j), (columns, panel.lane), head_dim);
-        if let Some(meeting) = mask {
+        if let Some(Finish { meeting, biased }) = finish {
+            if biased {
+                add_bias(s, &out[j * TILE + panel.lane..], &mut sums);
+            }
             meeting.hide(s, (panel.lane, j), &mut sums);
         }
         for r in 0..M {
@@ -98,6 +126,17 @@ pub(super) fn panel_product<S: Simd, const M: usize, const N: usize>(
         }
     }
     largest
+}
+
+/// `scores += log2(e) * bias`, which is what the scores are multiplied by as well.
+#[inline(always)]
+fn add_bias<S: Simd, const M: usize, const N: usize>(s: S, bias: &[f32], scores: &mut [[S::V; N]; M]) {
+    for r in 0..M {
+        for v in 0..N {
+            let bias = s.load(&bias[r * TILE + v * S::LANES..]);
+            scores[r][v] = s.mul_add(bias, s.splat(LOG2_E), scores[r][v]);
+        }
+    }
 }
 
 #[inline(always)]

@@ -116,6 +116,7 @@ pub(super) struct Factors<'a, E> {
 #[inline(always)]
 pub(super) fn all_dots<S: Simd, E: Element, A: Arithmetic>(s: S, factors: &Factors<E>, tile: &mut Tile) {
     match (tile.rows.len(), S::REGISTERS) {
+        (1, _) if size_of::<E>() == 2 => dots::<S, E, A, 1, 2>(s, factors, tile),
         (1, _) => dots::<S, E, A, 1, 1>(s, factors, tile),
         (2, _) => dots::<S, E, A, 2, 4>(s, factors, tile),
         (5.., 32) => dots::<S, E, A, 8, 3>(s, factors, tile),

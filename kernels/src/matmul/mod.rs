@@ -144,6 +144,41 @@ pub fn backward_input(isa: Isa, d_out: &[f32], w: Weight, d_x: &mut [f32]) {
     run(isa, Product { a: d_out, b, order, size, precision, epilogue }, d_x);
 }
 
+/// `d_w = xᵀ · d_out` in the layout of the weight, summed over the rows: the gradient of [`forward`] with respect to `W`.
+///
+/// The transposed factor is copied once: a small part of the work, as each of its numbers is used `n_in` or `n_out`
+/// times. Panics when a length does not fit.
+pub fn backward_weight(isa: Isa, x: &[f32], d_out: &[f32], shape: reference::Shape, d_w: &mut [f32]) {
+    let reference::Shape { layout, n_in, n_out } = shape;
+    let rows = rows(x.len(), n_in, d_out.len(), n_out);
+    let (first, m, second, n) = match layout {
+        Layout::OutIn => (d_out, n_out, x, n_in),
+        Layout::InOut => (x, n_in, d_out, n_out),
+    };
+    assert_eq!(first.len(), rows * m, "the weight's gradient needs {rows} rows of {m}");
+    let a = transposed(first, m);
+    let (b, order, size) = (Elements::F32(second), Order::RowMajor, Size { m, k: rows, n });
+    let (precision, epilogue) = (Precision::F32, Epilogue::default());
+    run(isa, Product { a: &a, b, order, size, precision, epilogue }, d_w);
+}
+
+/// `[rows, width]` to `[width, rows]`, a square of cache lines at a time.
+fn transposed(x: &[f32], width: usize) -> Vec<f32> {
+    const SIDE: usize = 16;
+    let rows = x.len() / width.max(1);
+    let mut out = vec![0.0; x.len()];
+    for c in (0..width).step_by(SIDE) {
+        for r in (0..rows).step_by(SIDE) {
+            for c in c..width.min(c + SIDE) {
+                for r in r..rows.min(r + SIDE) {
+                    out[c * rows + r] = x[r * width + c];
+                }
+            }
+        }
+    }
+    out
+}
+
 /// How `B[k, n]` lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {

@@ -63,3 +63,17 @@ pub fn backward_input<R: Real>(d_out: &[R], (w, shape): (&[R], Shape), d_x: &mut
         *d_x = sum;
     }
 }
+
+/// `d_w[i → o] = Σ_r x[r, i] d_out[r, o]`: the derivative of `out[r, o]` with respect to `W[i → o]` is `x[r, i]`.
+/// See [`super::backward_weight`].
+pub fn backward_weight<R: Real>(x: &[R], d_out: &[R], shape: Shape, d_w: &mut [R]) {
+    let Shape { n_in, n_out, .. } = shape;
+    d_w.fill(R::from_f64(0.0));
+    for (x, d_out) in x.chunks_exact(n_in.max(1)).zip(d_out.chunks_exact(n_out.max(1))) {
+        for (i, &x) in x.iter().enumerate() {
+            for (o, &d) in d_out.iter().enumerate() {
+                d_w[shape.index(i, o)] += x * d;
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use prompt_tuning_kernels::{
     Isa,
-    attention::{self, Gradients, Heads, Inputs, Mask, Rows, RowsMut, Upstream, reference},
+    attention::{self, Bias, Gradients, Heads, Inputs, Mask, Rows, RowsMut, Upstream, reference},
     testing::{Rng, Tolerance, close},
 };
 
@@ -101,10 +101,35 @@ pub(crate) struct Case {
 pub(crate) struct Data {
     pub(crate) heads: Heads,
     pub(crate) mask: Intervals,
+    pub(crate) bias: Option<Relative>,
     pub(crate) q: Vec<f32>,
     pub(crate) k: Vec<f32>,
     pub(crate) v: Vec<f32>,
     pub(crate) d_out: Vec<f32>,
+}
+
+/// A bias by distance.
+pub(crate) struct Relative {
+    query_positions: Vec<u32>,
+    key_positions: Vec<u32>,
+    table: Vec<f32>,
+}
+
+impl Relative {
+    fn as_bias(&self) -> Bias<'_> {
+        let Relative { query_positions, key_positions, table } = self;
+        Bias { query_positions, key_positions, table }
+    }
+}
+
+/// Positions that count up and start again at random places, as sequences and branches do.
+fn positions(n: usize, rng: &mut Rng) -> Vec<u32> {
+    let mut next = 0;
+    let mut position = || {
+        next = if rng.below(15) == 0 { rng.below(90) as u32 } else { next + 1 };
+        next
+    };
+    (0..n).map(|_| position()).collect()
 }
 
 pub(crate) struct Results {
@@ -126,7 +151,18 @@ impl Case {
             normals(seed + 3, n_keys * n_kv_heads * head_dim),
         );
         let heads = Heads { n_heads, n_kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() };
-        Data { heads, mask, q, k, v, d_out: normals(seed + 4, t * n_heads * head_dim) }
+        Data { heads, mask, bias: None, q, k, v, d_out: normals(seed + 4, t * n_heads * head_dim) }
+    }
+
+    /// With a bias for distances up to `reach`.
+    pub(crate) fn biased(&self, seed: u64, reach: usize) -> Data {
+        let (data, mut rng) = (self.data(seed), Rng(seed + 5));
+        let bias = Relative {
+            query_positions: positions(data.mask.queries, &mut rng),
+            key_positions: positions(data.mask.begin.len(), &mut rng),
+            table: normals(seed + 6, data.heads.n_heads * (2 * reach + 1)),
+        };
+        Data { bias: Some(bias), ..data }
     }
 }
 
@@ -148,6 +184,7 @@ impl Data {
             k: Rows { data: &k, stride: kv_width + gaps[1] },
             v: Rows { data: &v, stride: kv_width + gaps[2] },
             mask: Mask { begin: &self.mask.begin, end: &self.mask.end },
+            bias: self.bias(),
             n_queries: self.mask.queries,
         };
         let nans = |n: usize| vec![f32::NAN; n];
@@ -176,6 +213,10 @@ impl Data {
         Results { out, lse, d_q, d_k, d_v }
     }
 
+    fn bias(&self) -> Option<Bias<'_>> {
+        self.bias.as_ref().map(Relative::as_bias)
+    }
+
     fn run_backward(&self, isa: Isa, inputs: Inputs, (out, lse): (&[f32], &[f32]), grads: Gradients) {
         attention::backward(isa, inputs, Upstream { out, lse, d_out: &self.d_out }, grads);
     }
@@ -184,7 +225,7 @@ impl Data {
     fn check(&self, isa: Isa, spread: f32) -> Result<(), String> {
         let mask = Mask { begin: &self.mask.begin, end: &self.mask.end };
         let (q, k, v) = (to_f64(&self.q), to_f64(&self.k), to_f64(&self.v));
-        let inputs = reference::Inputs { heads: self.heads, q: &q, k: &k, v: &v, mask };
+        let inputs = reference::Inputs { heads: self.heads, q: &q, k: &k, v: &v, mask, bias: self.bias() };
         let (out, lse) = reference::forward(&inputs);
         let (d_q, d_k, d_v) = reference::backward(&inputs, &to_f64(&self.d_out));
         let actual = self.run(isa);
@@ -217,6 +258,7 @@ fn hand_computed() {
         let data = Data {
             heads,
             mask,
+            bias: None,
             q: vec![1.0, 1.0],
             k: vec![0.0, ln3],
             v: vec![4.0, 8.0],
@@ -231,6 +273,51 @@ fn hand_computed() {
         close(&actual.d_q, &[0.0, 1.5 * ln3], tol)?;
         close(&actual.d_k, &[-1.5, 1.5], tol)
     });
+}
+
+/// Without queries the bias alone decides: key 0 is one behind query 1, which gives it 3/4.
+#[test]
+fn hand_computed_bias() {
+    suite(&[()], |isa, ()| {
+        let heads = Heads { n_heads: 1, n_kv_heads: 1, head_dim: 1, scale: 1.0 };
+        let mask = Intervals { begin: vec![0, 0], end: vec![2, 2], queries: 2 };
+        let bias = Relative {
+            query_positions: vec![0, 1],
+            key_positions: vec![0, 1],
+            // query - key = -1, 0, 1
+            table: vec![-(7f32.ln()), 0.0, 3f32.ln()],
+        };
+        let (q, k, v) = (vec![0.0; 2], vec![1.0, 1.0], vec![8.0, 16.0]);
+        let data = Data { heads, mask, bias: Some(bias), q, k, v, d_out: vec![1.0, 4.0] };
+        let actual = data.run(isa);
+        let tol = Tolerance::both(1e-6);
+        close(&actual.out, &[9.0, 10.0], tol)?;
+        close(&actual.lse, &[(8f64 / 7.0).ln(), 4f64.ln()], tol)?;
+        close(&actual.d_v, &[7.0 / 8.0 + 3.0, 1.0 / 8.0 + 1.0], tol)
+    });
+}
+
+#[test]
+fn relative_positions() {
+    let mut cases = Vec::new();
+    for n in [1, 2, 7, 15, 16, 17, 47, 48, 49, 71, 72, 73, 97, 145, 200] {
+        cases.push((Shape::Causal { tokens: n }, (2, 1, 16), n / 2));
+        cases.push((Shape::Forest { tokens: n }, (3, 3, 8), 5));
+        cases.push((Shape::Segments { tokens: n }, (2, 2, 7), 40));
+        cases.push((Shape::Random { queries: 201 - n, keys: n }, (2, 1, 24), 0));
+        cases.push((Shape::Decode { queries: 1, keys: n }, (4, 2, 16), 300));
+    }
+    cases.push((Shape::Nothing, (2, 2, 20), 9));
+    cases.push((Shape::Cross { queries: 60, keys: 500 }, (2, 2, 64), 128));
+    cases.push((Shape::Rows { shared: 700, rows: 9, len: 55 }, (2, 2, 24), 128));
+    suite(&cases, |isa, &(shape, heads, reach)| {
+        Case { shape, heads, spread: 1.0 }.biased(n_of(shape), reach).check(isa, 2.0)
+    });
+}
+
+/// Another seed for every shape.
+fn n_of(shape: Shape) -> u64 {
+    format!("{shape:?}").bytes().map(u64::from).sum()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Central finite differences in f64 of every reference, forward against backward.
 
 use prompt_tuning_kernels::{
-    attention::{Heads, Mask, reference as attention},
+    attention::{Bias, Heads, Mask, reference as attention},
     cross_entropy::reference as cross_entropy,
     elementwise::reference as elementwise,
     layer_norm::reference as layer_norm,
@@ -91,12 +91,16 @@ fn attention_inputs() {
     let heads = Heads { n_heads: 4, n_kv_heads: 2, head_dim: 3, scale: 0.6 };
     let mask = Mask { begin: &[0, 0, 1, 2, 2, 3], end: &[4, 2, 4, 2, 4, 4] };
     let (q, k, v, d_out) = (normals(1, 60), normals(2, 36), normals(3, 36), normals(4, 60));
-    let (d_q, d_k, d_v) =
-        attention::backward(&attention::Inputs { heads, q: &q, k: &k, v: &v, mask }, &d_out);
-    let loss = |q: &[f64], k: &[f64], v: &[f64]| {
-        dot(&attention::forward(&attention::Inputs { heads, q, k, v, mask }).0, &d_out)
-    };
-    check(&q, &d_q, |q| loss(q, &k, &v));
-    check(&k, &d_k, |k| loss(&q, k, &v));
-    check(&v, &d_v, |v| loss(&q, &k, v));
+    let table: Vec<f32> = (0..4 * 5).map(|i| 0.3 * i as f32 % 1.7).collect();
+    let bias = Bias { query_positions: &[0, 1, 2, 3, 4], key_positions: &[0, 1, 2, 3, 1, 2], table: &table };
+    for bias in [None, Some(bias)] {
+        let inputs = attention::Inputs { heads, q: &q, k: &k, v: &v, mask, bias };
+        let (d_q, d_k, d_v) = attention::backward(&inputs, &d_out);
+        let loss = |q: &[f64], k: &[f64], v: &[f64]| {
+            dot(&attention::forward(&attention::Inputs { heads, q, k, v, mask, bias }).0, &d_out)
+        };
+        check(&q, &d_q, |q| loss(q, &k, &v));
+        check(&k, &d_k, |k| loss(&q, k, &v));
+        check(&v, &d_v, |v| loss(&q, &k, v));
+    }
 }

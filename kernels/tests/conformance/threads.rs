@@ -103,6 +103,6 @@ fn wrong_sizes_panic() {
     let heads = attention::Heads { n_heads: 1, n_kv_heads: 1, head_dim: 2, scale: 1.0 };
     let rows = attention::Rows { data: &[0.0; 4], stride: 2 };
     let mask = attention::Mask { begin: &[0, 0], end: &[2, 2] };
-    let inputs = attention::Inputs { heads, q: rows, k: rows, v: rows, mask, n_queries: 2 };
+    let inputs = attention::Inputs { heads, q: rows, k: rows, v: rows, mask, bias: None, n_queries: 2 };
     attention::forward(Isa::best(), inputs, &mut [0.0; 3], &mut [0.0; 2]);
 }

@@ -34,7 +34,7 @@ pub(crate) fn open(path: &Path) -> Result<(Config, Checkpoint)> {
     let config = config(path, &checkpoint)?;
     let translate = match config.architecture {
         Architecture::Gpt2 => gpt2_name,
-        Architecture::Llama => llama_name,
+        _ => llama_name,
     };
     Ok((config, checkpoint.with_names(translate)))
 }

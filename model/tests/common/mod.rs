@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autograd::{Tape, Value};
-use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Row, Source, Step};
+use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Prompt, Row, Source, Step};
 use tensor::{Checkpoint, Tensor};
 
 pub const FIXTURES: [&str; 11] = [
@@ -21,6 +21,13 @@ pub const FIXTURES: [&str; 11] = [
     "gguf-qwen2",
     "gguf-gpt2",
 ];
+
+pub const T5: [&str; 2] = ["t5-v1.0-relu-tied", "t5-v1.1-gated-bf16"];
+
+/// Every family that is scored by the token before.
+pub fn all() -> impl Iterator<Item = Fixture> {
+    FIXTURES.into_iter().chain(T5).map(Fixture::open)
+}
 
 pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -64,9 +71,15 @@ impl Fixture {
         tape.leaf(&[self.n_virtual(), self.model.config().d_model], self.tensor("prompt.init"))
     }
 
-    pub fn constant_prompt(&self) -> Value {
+    pub fn constant_prompt(&self) -> Prompt {
         let shape = [self.n_virtual(), self.model.config().d_model];
-        Value::constant(Tensor::from_vec(&shape, self.tensor("prompt.init")))
+        let constant = Value::constant(Tensor::from_vec(&shape, self.tensor("prompt.init")));
+        Prompt::Soft(constant)
+    }
+
+    /// The tokens that a decoder is fed behind its start token, up to the last, which is only predicted.
+    pub fn labels(&self) -> Vec<u32> {
+        ids(&self.expected["labels"])
     }
 
     pub fn rows(&self) -> Vec<Vec<u32>> {
@@ -77,8 +90,12 @@ impl Fixture {
     pub fn batch(&self, n_soft: usize, weight: f32) -> Vec<Row> {
         let row = |item: &serde_json::Value| {
             let (prompt, completion) = (ids(&item["prompt_ids"]), ids(&item["completion_ids"]));
+            if let Some(start) = self.model.config().seq2seq.map(|s| s.decoder_start_token_id) {
+                let tokens = sources(0, &[&[start], completion.as_slice()].concat());
+                return Row { encoder: sources(n_soft, &prompt), ..Row::causal(tokens, 1, weight) };
+            }
             let tokens = sources(n_soft, &[prompt.as_slice(), &completion].concat());
-            Row { scored: n_soft + prompt.len()..tokens.len(), tokens, weight }
+            Row::causal(tokens, n_soft + prompt.len(), weight)
         };
         self.expected["batch"].as_array().unwrap().iter().map(row).collect()
     }
@@ -98,10 +115,11 @@ pub fn sources(n_soft: usize, ids: &[u32]) -> Vec<Source> {
 }
 
 /// Logits at every token of a forest, `[T, V]`.
-pub fn forest_logits(model: &LanguageModel, forest: &Forest, prompt: Option<&Value>) -> Tensor {
+pub fn forest_logits(model: &LanguageModel, forest: &Forest, prompt: Option<&Prompt>) -> Tensor {
     let tape = Tape::new();
-    let embeds = model.embed(&tape, &forest.sources, prompt);
-    let step = Step { positions: &forest.positions, mask: &forest.mask, outputs: None, cache: None };
+    let embeds = model.embed(&tape, &forest.sources, prompt.and_then(Prompt::soft));
+    let step =
+        Step { positions: &forest.positions, mask: &forest.mask, outputs: None, cache: None, encoded: None };
     model.logits(model.hidden(&tape, &embeds, step).tensor())
 }
 
@@ -121,12 +139,27 @@ pub fn loss_and_gradient(
     let tape = Tape::new();
     let d_model = model.config().d_model;
     let prompt = tape.leaf(&[prompt.len() / d_model, d_model], prompt);
-    let batch = PackedBatch::from_rows(rows);
-    let scored = model.score(&tape, &batch, Some(&prompt));
+    let batch = PackedBatch::from_rows(model.family(), rows);
+    let scored = model.score(&tape, &batch, Some(&Prompt::Soft(prompt.clone())));
     let of_row = |row: &Vec<u32>| row.iter().map(|&t| scored.log_probs[t as usize]).collect();
     let log_probs = batch.row_targets.iter().map(of_row).collect();
     let gradient = tape.backward(&scored.loss).take(&prompt);
     (scored.loss.tensor().f32s()[0], log_probs, gradient.f32s().to_vec())
+}
+
+/// `Σ log p` of each of `answers` after `row`, or of the decoder's answer to it.
+pub fn all_log_probs(f: &Fixture, row: &[Source], answers: &[Vec<u32>]) -> Vec<f64> {
+    let answered = |answer: &Vec<u32>| match f.model.config().seq2seq {
+        Some(decoder) => {
+            let tokens = sources(0, &[&[decoder.decoder_start_token_id], answer.as_slice()].concat());
+            Row { encoder: row.to_vec(), ..Row::causal(tokens, 1, 1.0) }
+        }
+        None => Row::causal([row, &sources(0, answer)].concat(), row.len(), 1.0),
+    };
+    let batch = PackedBatch::from_rows(f.model.family(), &answers.iter().map(answered).collect::<Vec<_>>());
+    let scored = f.model.score(&Tape::new(), &batch, Some(&f.constant_prompt()));
+    let sum = |targets: &Vec<u32>| targets.iter().map(|&t| f64::from(scored.log_probs[t as usize])).sum();
+    batch.row_targets.iter().map(sum).collect()
 }
 
 /// Copies a fixture's folder, without what was recorded.

@@ -72,6 +72,43 @@ impl Synthetic {
         Synthetic::fill(config, names, seed)
     }
 
+    /// v1.1: gated, heads of half the width that would fill `d_model`, tied head.
+    pub fn t5(s: Shape, seed: u64) -> Synthetic {
+        let (d, v, d_kv) = (s.d_model, s.vocab_size, s.d_model / s.n_heads / 2);
+        let inner = s.n_heads * d_kv;
+        let config = json!({
+            "model_type": "t5", "d_model": d, "num_heads": s.n_heads, "d_kv": d_kv, "num_layers": s.n_layers,
+            "d_ff": s.d_ff, "vocab_size": v, "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0,
+            "relative_attention_num_buckets": 8, "relative_attention_max_distance": 6,
+        });
+        let mut names = vec![("shared.weight".into(), vec![v, d])];
+        for (stack, attentions) in
+            [("encoder", &["SelfAttention"][..]), ("decoder", &["SelfAttention", "EncDecAttention"])]
+        {
+            names.push((format!("{stack}.final_layer_norm.weight"), vec![d]));
+            let bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+            names.push((format!("{stack}.{bias}"), vec![8, s.n_heads]));
+            for i in 0..s.n_layers {
+                let mut add = |layer: usize, name: &str, shape: &[usize]| {
+                    names.push((format!("{stack}.block.{i}.layer.{layer}.{name}.weight"), shape.to_vec()));
+                };
+                for (layer, attention) in attentions.iter().enumerate() {
+                    add(layer, "layer_norm", &[d]);
+                    for part in ["q", "k", "v"] {
+                        add(layer, &format!("{attention}.{part}"), &[inner, d]);
+                    }
+                    add(layer, &format!("{attention}.o"), &[d, inner]);
+                }
+                let mlp = attentions.len();
+                add(mlp, "layer_norm", &[d]);
+                add(mlp, "DenseReluDense.wi_0", &[s.d_ff, d]);
+                add(mlp, "DenseReluDense.wi_1", &[s.d_ff, d]);
+                add(mlp, "DenseReluDense.wo", &[d, s.d_ff]);
+            }
+        }
+        Synthetic::fill(config, names, seed)
+    }
+
     fn fill(config: Value, names: Vec<(String, Vec<usize>)>, seed: u64) -> Synthetic {
         let mut rng = Rng(seed);
         let tensors = names.into_iter().map(|(name, shape)| {

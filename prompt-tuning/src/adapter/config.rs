@@ -1,17 +1,19 @@
-//! `adapter_config.json`: PEFT's `PromptTuningConfig`.
+//! `adapter_config.json`: PEFT's `PromptTuningConfig`, `PromptEncoderConfig` and `PrefixTuningConfig`.
 
 use std::path::Path;
 
+use model::{Config, Family};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::prompt_encoder::Method;
 
 /// The PEFT whose files ours are byte for byte.
 const PEFT_VERSION: &str = "0.21.2";
-const PROMPT_TUNING: &str = "PROMPT_TUNING";
+const SEQ2SEQ: &str = "SEQ_2_SEQ_LM";
 
-/// PEFT's `PromptTuningConfig`, with its names, sorted as it sorts them. What an older file lacks has PEFT's default.
+/// What PEFT's three configs have in common, with its names. What an older file lacks has PEFT's default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AdapterConfig {
@@ -23,7 +25,7 @@ pub struct AdapterConfig {
     pub inference_mode: bool,
     /// Modules trained beside the prompt; none here.
     pub modules_to_save: Value,
-    /// Attention heads of the base model.
+    /// Attention heads of the base model; its key/value heads in prefix tuning.
     pub num_attention_heads: Option<usize>,
     /// Layers of the base model.
     pub num_layers: Option<usize>,
@@ -31,24 +33,154 @@ pub struct AdapterConfig {
     pub num_transformer_submodules: Option<usize>,
     /// Virtual tokens.
     pub num_virtual_tokens: usize,
-    /// `PROMPT_TUNING`.
-    pub peft_type: String,
+    /// The method, and what only it has.
+    #[serde(flatten)]
+    pub peft_type: PeftType,
     /// Version of PEFT.
     pub peft_version: Option<String>,
-    /// `RANDOM`, `SAMPLE_VOCAB` or `TEXT`.
-    pub prompt_tuning_init: String,
-    /// The text of `TEXT`.
-    pub prompt_tuning_init_text: Option<String>,
     /// Revision of the base model on the hub.
     pub revision: Option<String>,
     /// `CAUSAL_LM` and others.
     pub task_type: Option<String>,
-    /// Width of the base model.
+    /// Width of the base model; of its keys in prefix tuning.
     pub token_dim: Option<usize>,
+}
+
+/// The methods whose result is a prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "peft_type")]
+pub enum PeftType {
+    /// Vectors among the embeddings.
+    #[serde(rename = "PROMPT_TUNING")]
+    PromptTuning(PromptTuning),
+    /// The same, made by a network that is not saved.
+    #[serde(rename = "P_TUNING")]
+    PTuning(PTuning),
+    /// Keys and values in every layer.
+    #[serde(rename = "PREFIX_TUNING")]
+    PrefixTuning(PrefixTuning),
+}
+
+/// What only prompt tuning has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PromptTuning {
+    /// `RANDOM`, `SAMPLE_VOCAB` or `TEXT`.
+    pub prompt_tuning_init: String,
+    /// The text of `TEXT`.
+    pub prompt_tuning_init_text: Option<String>,
     /// Only with `TEXT`.
     pub tokenizer_kwargs: Value,
     /// Needed by `TEXT`.
     pub tokenizer_name_or_path: Option<String>,
+}
+
+/// What only P-tuning has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PTuning {
+    /// Between layers of an LSTM.
+    pub encoder_dropout: f64,
+    /// Width of the network.
+    pub encoder_hidden_size: Option<usize>,
+    /// Layers of an LSTM.
+    pub encoder_num_layers: usize,
+    /// `MLP` or `LSTM`.
+    pub encoder_reparameterization_type: String,
+}
+
+/// What only prefix tuning has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PrefixTuning {
+    /// Width of the projection; that of the keys without one.
+    pub encoder_hidden_size: Option<usize>,
+    /// `zero`, or nothing.
+    pub init_weights: Option<String>,
+    /// Whether a network made it.
+    pub prefix_projection: bool,
+}
+
+impl PromptTuning {
+    fn new(init: PeftInit, base: &BaseModel) -> PromptTuning {
+        let prompt_tuning_init = match init {
+            PeftInit::Random => "RANDOM",
+            PeftInit::SampleVocab => "SAMPLE_VOCAB",
+            PeftInit::Text(_) => "TEXT",
+        };
+        let prompt_tuning_init_text = match init {
+            PeftInit::Text(text) => Some(text),
+            PeftInit::Random | PeftInit::SampleVocab => None,
+        };
+        // PEFT refuses TEXT without the name of a tokenizer, even when it only loads
+        let tokenizer_name_or_path = prompt_tuning_init_text.as_ref().map(|_| base.name.clone());
+        PromptTuning {
+            prompt_tuning_init: prompt_tuning_init.into(),
+            prompt_tuning_init_text,
+            tokenizer_kwargs: Value::Null,
+            tokenizer_name_or_path,
+        }
+    }
+}
+
+impl Default for PromptTuning {
+    fn default() -> PromptTuning {
+        PromptTuning {
+            prompt_tuning_init: "RANDOM".into(),
+            prompt_tuning_init_text: None,
+            tokenizer_kwargs: Value::Null,
+            tokenizer_name_or_path: None,
+        }
+    }
+}
+
+impl Default for PTuning {
+    fn default() -> PTuning {
+        PTuning {
+            encoder_dropout: 0.0,
+            encoder_hidden_size: None,
+            encoder_num_layers: 2,
+            encoder_reparameterization_type: "MLP".into(),
+        }
+    }
+}
+
+impl Default for PeftType {
+    fn default() -> PeftType {
+        PeftType::PromptTuning(PromptTuning::default())
+    }
+}
+
+impl PeftType {
+    fn new(method: Method, init: PeftInit, base: &BaseModel) -> PeftType {
+        let encoder = |kind: &str, hidden, layers| {
+            PeftType::PTuning(PTuning {
+                encoder_hidden_size: Some(hidden),
+                encoder_num_layers: layers,
+                encoder_reparameterization_type: kind.into(),
+                ..PTuning::default()
+            })
+        };
+        let prefix = |hidden, projection| {
+            PeftType::PrefixTuning(PrefixTuning {
+                encoder_hidden_size: Some(hidden),
+                prefix_projection: projection,
+                ..PrefixTuning::default()
+            })
+        };
+        match method {
+            Method::Soft => PeftType::PromptTuning(PromptTuning::new(init, base)),
+            Method::Mlp { hidden } => encoder("MLP", hidden, 2),
+            Method::Lstm { hidden, layers } => encoder("LSTM", hidden, layers),
+            Method::Prefix => prefix(base.kv_width, false),
+            Method::ProjectedPrefix { hidden } => prefix(hidden, true),
+        }
+    }
+
+    /// Whether the prompt is keys and values of every layer.
+    pub fn is_prefix(&self) -> bool {
+        matches!(self, PeftType::PrefixTuning(_))
+    }
 }
 
 /// What an adapter says about the model it is for.
@@ -58,10 +190,31 @@ pub struct BaseModel {
     pub name: String,
     /// Attention heads.
     pub n_heads: usize,
+    /// Heads of keys and values.
+    pub n_kv_heads: usize,
+    /// Width of the keys of a layer.
+    pub kv_width: usize,
     /// Layers.
     pub n_layers: usize,
     /// Width.
     pub d_model: usize,
+    /// How it reads.
+    pub family: Family,
+}
+
+impl BaseModel {
+    /// What `config` says about the model `name`.
+    pub fn of(config: &Config, name: &str) -> BaseModel {
+        BaseModel {
+            name: name.into(),
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            kv_width: config.prefix_width(),
+            n_layers: config.n_layers,
+            d_model: config.d_model,
+            family: config.architecture.family(),
+        }
+    }
 }
 
 /// What PEFT can say about where a prompt started from.
@@ -86,46 +239,62 @@ impl Default for AdapterConfig {
             num_layers: None,
             num_transformer_submodules: None,
             num_virtual_tokens: 0,
-            peft_type: String::new(),
+            peft_type: PeftType::default(),
             peft_version: None,
-            prompt_tuning_init: "RANDOM".into(),
-            prompt_tuning_init_text: None,
             revision: None,
             task_type: None,
             token_dim: None,
-            tokenizer_kwargs: Value::Null,
-            tokenizer_name_or_path: None,
         }
     }
 }
 
 impl AdapterConfig {
-    /// The config of `n_tokens` virtual tokens in front of a causal model.
-    pub fn causal(n_tokens: usize, base: &BaseModel, init: PeftInit) -> AdapterConfig {
-        let mut config = AdapterConfig {
+    /// The config of `n_tokens` virtual tokens made by `method` for a model of this family. PEFT has no task for masked
+    /// models; to it they are causal.
+    pub fn new(n_tokens: usize, base: &BaseModel, method: Method, init: PeftInit) -> AdapterConfig {
+        let (submodules, task) = match base.family {
+            Family::Seq2Seq => (2, SEQ2SEQ),
+            Family::Causal | Family::Masked => (1, "CAUSAL_LM"),
+        };
+        let (heads, width) = match method.is_prefix() {
+            true => (base.n_kv_heads, base.kv_width),
+            false => (base.n_heads, base.d_model),
+        };
+        AdapterConfig {
             base_model_name_or_path: Some(base.name.clone()),
             inference_mode: true,
-            num_attention_heads: Some(base.n_heads),
+            num_attention_heads: Some(heads),
             num_layers: Some(base.n_layers),
-            num_transformer_submodules: Some(1),
+            num_transformer_submodules: Some(submodules),
             num_virtual_tokens: n_tokens,
-            peft_type: PROMPT_TUNING.into(),
+            peft_type: PeftType::new(method, init, base),
             peft_version: Some(PEFT_VERSION.into()),
-            task_type: Some("CAUSAL_LM".into()),
-            token_dim: Some(base.d_model),
+            task_type: Some(task.into()),
+            token_dim: Some(width),
             ..AdapterConfig::default()
-        };
-        match init {
-            PeftInit::Random => {}
-            PeftInit::SampleVocab => config.prompt_tuning_init = "SAMPLE_VOCAB".into(),
-            PeftInit::Text(text) => {
-                config.prompt_tuning_init = "TEXT".into();
-                config.prompt_tuning_init_text = Some(text);
-                // PEFT refuses TEXT without the name of a tokenizer, even when it only loads
-                config.tokenizer_name_or_path = Some(base.name.clone());
-            }
         }
-        config
+    }
+
+    /// Whether the prompt is for an encoder-decoder.
+    pub fn is_seq2seq(&self) -> bool {
+        self.task_type.as_deref() == Some(SEQ2SEQ) || self.num_transformer_submodules == Some(2)
+    }
+
+    /// Rows of the table of vectors, of which the first `num_virtual_tokens` are used.
+    pub fn n_rows(&self) -> usize {
+        if self.peft_type.is_prefix() {
+            return self.num_virtual_tokens;
+        }
+        let default = if self.is_seq2seq() { 2 } else { 1 };
+        self.num_virtual_tokens.saturating_mul(self.num_transformer_submodules.unwrap_or(default))
+    }
+
+    /// Width of a row, if the file says.
+    pub fn width(&self) -> Option<usize> {
+        match self.peft_type {
+            PeftType::PrefixTuning(_) => Some(2 * self.num_layers? * self.token_dim?),
+            _ => self.token_dim,
+        }
     }
 
     pub(super) fn read(path: &Path) -> Result<AdapterConfig> {
@@ -146,21 +315,25 @@ impl AdapterConfig {
     fn parse(text: &str) -> Result<AdapterConfig, String> {
         // by way of a map: a struct would be read from a list as well
         let map: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        match map.get("peft_type").and_then(Value::as_str) {
+            Some("PROMPT_TUNING" | "P_TUNING" | "PREFIX_TUNING") => {}
+            None => return Err("it has no `peft_type`; it is not the config of a PEFT adapter".into()),
+            Some(other) => {
+                return Err(format!(
+                    "peft_type is {other}; only PROMPT_TUNING, P_TUNING and PREFIX_TUNING adapters are prompts"
+                ));
+            }
+        }
         let config: AdapterConfig = serde_json::from_value(Value::Object(map)).map_err(|e| e.to_string())?;
         let n_tokens = config.num_virtual_tokens;
-        match config.peft_type.as_str() {
-            PROMPT_TUNING => {}
-            "" => return Err("it has no `peft_type`; it is not the config of a PEFT adapter".into()),
-            other => return Err(format!("peft_type is {other}; only {PROMPT_TUNING} adapters can be used")),
-        }
         if n_tokens == 0 {
             return Err("it has no `num_virtual_tokens`, or 0 of them".into());
         }
         match config.num_transformer_submodules {
-            None | Some(1) => Ok(config),
-            Some(n) => Err(format!(
-                "num_transformer_submodules is {n}: this prompt is for an encoder-decoder model, not for a causal one"
-            )),
+            None | Some(1 | 2) => Ok(config),
+            Some(n) => {
+                Err(format!("num_transformer_submodules is {n}, but must be 1, or 2 for an encoder-decoder"))
+            }
         }
     }
 
@@ -209,22 +382,33 @@ mod tests {
     use super::*;
 
     fn base() -> BaseModel {
-        BaseModel { name: "gpt2".into(), n_heads: 12, n_layers: 12, d_model: 768 }
+        BaseModel {
+            name: "gpt2".into(),
+            n_heads: 12,
+            n_kv_heads: 12,
+            kv_width: 768,
+            n_layers: 12,
+            d_model: 768,
+            family: Family::Causal,
+        }
     }
 
     #[test]
     fn text_is_escaped_as_python_does() {
         let text = "法 \u{7f} \u{1f600} \"q\" \\ \t\u{1}/";
-        let json = AdapterConfig::causal(20, &base(), PeftInit::Text(text.into())).to_json();
+        let json = AdapterConfig::new(20, &base(), Method::Soft, PeftInit::Text(text.into())).to_json();
         let line = json.lines().find(|line| line.contains("init_text")).unwrap();
         assert_eq!(line, r#"  "prompt_tuning_init_text": "\u6cd5 \u007f \ud83d\ude00 \"q\" \\ \t\u0001/","#);
         assert!(json.ends_with("\"tokenizer_name_or_path\": \"gpt2\"\n}"));
-        assert_eq!(AdapterConfig::parse(&json).unwrap().prompt_tuning_init_text.as_deref(), Some(text));
+        let PeftType::PromptTuning(read) = AdapterConfig::parse(&json).unwrap().peft_type else {
+            panic!("{json}")
+        };
+        assert_eq!(read.prompt_tuning_init_text.as_deref(), Some(text));
     }
 
     #[test]
     fn nested_objects_are_sorted_and_empty_ones_stay_on_their_line() {
-        let mut config = AdapterConfig::causal(20, &base(), PeftInit::SampleVocab);
+        let mut config = AdapterConfig::new(20, &base(), Method::Soft, PeftInit::SampleVocab);
         config.auto_mapping = serde_json::json!({"parent_library": "x", "base_model_class": []});
         let json = config.to_json();
         let start =
@@ -240,7 +424,7 @@ mod tests {
         let text =
             r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8, "new": 1, "runtime_config": {}}"#;
         let config = AdapterConfig::parse(text).unwrap();
-        assert_eq!((config.num_virtual_tokens, config.prompt_tuning_init.as_str()), (8, "RANDOM"));
+        assert_eq!((config.num_virtual_tokens, &config.peft_type), (8, &PeftType::default()));
         assert_eq!(config.unknown_keys(text), ["new"]);
     }
 
@@ -254,8 +438,8 @@ mod tests {
             (r#"{"peft_type": "PROMPT_TUNING"}"#, "no `num_virtual_tokens`"),
             (r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": -3}"#, "-3"),
             (
-                r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "num_transformer_submodules": 2}"#,
-                "encoder-decoder",
+                r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "num_transformer_submodules": 3}"#,
+                "must be 1, or 2",
             ),
         ] {
             let why = AdapterConfig::parse(text).unwrap_err();

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Common;
 use super::progress::Progress;
-use super::session::{Session, check_prompt_length, questions, task_for_prompt};
+use super::session::{Session, check_prompt_length, kind_and_length, questions, task_for_prompt};
 use crate::data::{self, Labels};
 use crate::error::{Error, Result};
 use crate::evaluate;
@@ -52,9 +52,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     }
     args.common.apply()?;
     let task = Task::read(&args.task)?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
-    let task = task_for_prompt(task, prompt.as_ref().map(|p| p.n_tokens))?;
+    let task = task_for_prompt(task, prompt.as_ref().map(kind_and_length))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;
     let questions = questions(&encoder, &data::read_examples(&args.data, &task, Labels::Required)?)?;

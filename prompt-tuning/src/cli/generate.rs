@@ -1,4 +1,4 @@
-//! `generate`: continue a text, with or without a soft prompt in front.
+//! `generate`: continue a text, or have an encoder-decoder answer it, with or without a soft prompt in front.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use model::generate::{Hooks, Options, generate};
-use model::{Generated, Sampling, Source};
+use model::{Family, Generated, Sampling, Source};
 use serde_json::json;
 
 use super::Common;
 use super::session::Session;
 use crate::error::{Error, Result};
-use crate::evaluate;
+use crate::soft_prompt::SoftPrompt;
 
 /// Arguments of `generate`.
 #[derive(Debug, Args)]
@@ -46,6 +46,12 @@ pub(super) struct GenerateArgs {
     /// Choose among the likeliest tokens that reach this probability together
     #[arg(long, value_name = "X")]
     top_p: Option<f32>,
+    /// Beam search: follow the N best continuations at a time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::positive)]
+    beams: usize,
+    /// With --beams, above 0 prefers long texts, below 0 short ones
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    length_penalty: f32,
     /// Seed of the choice
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
@@ -61,9 +67,9 @@ pub(super) struct GenerateArgs {
 
 pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
-    let soft = (0..prompt.as_ref().map_or(0, |p| p.n_tokens as u32)).map(Source::Soft);
+    let soft = (0..prompt.as_ref().map_or(0, |p| p.n_soft() as u32)).map(Source::Soft);
     let texts = token_ids(args, &session)?;
     let rows: Vec<Vec<Source>> = texts
         .iter()
@@ -90,26 +96,34 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
         },
         eos: if args.ignore_eos { Vec::new() } else { eos },
         stop: args.stop.clone(),
+        beams: args.beams,
+        length_penalty: args.length_penalty,
         use_cache: true,
     };
     let tokenizer = session.tokenizer().ok();
     let mut shown = Stream { session: &session, on: streams(args), ids: Vec::new(), printed: 0 };
-    if shown.on {
+    // an answer of its own does not go on from the text
+    let continues = session.model.family() != Family::Seq2Seq;
+    if shown.on && continues {
         shown.print(&args.text[0]);
     }
     let mut on_token = |_: usize, id: u32| shown.token(id);
     let hooks = Hooks { tokenizer, on_token: Some(&mut on_token) };
-    let prompt = prompt.as_ref().map(evaluate::constant);
+    let prompt = prompt.as_ref().map(SoftPrompt::constant);
     let generated = generate(&session.model, &rows, prompt.as_ref(), &options, hooks)?;
     for (i, g) in generated.iter().enumerate() {
-        print(args, i, &texts[i], g, shown.on)?;
+        print(args, (i, &texts[i]), g, (shown.on, continues))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// One text on a terminal is shown as it comes; stop strings are only known afterwards.
+/// One text on a terminal is shown as it comes; stop strings and the best beam are only known afterwards.
 fn streams(args: &GenerateArgs) -> bool {
-    !args.common.json && args.text.len() == 1 && args.stop.is_empty() && std::io::stdout().is_terminal()
+    !args.common.json
+        && args.text.len() == 1
+        && args.stop.is_empty()
+        && args.beams == 1
+        && std::io::stdout().is_terminal()
 }
 
 /// Text shown as its tokens come.
@@ -126,7 +140,8 @@ impl Stream<'_> {
             return;
         }
         self.ids.push(id);
-        let text = self.session.tokenizer().ok().and_then(|t| t.decode_continuation(&self.ids).ok());
+        let family = self.session.model.family();
+        let text = self.session.tokenizer().ok().and_then(|t| t.decode_generated(family, &self.ids).ok());
         // a character may need several tokens: wait until it is whole
         if let Some(text) = text.filter(|text| !text.ends_with('\u{fffd}')) {
             self.print(text.get(self.printed..).unwrap_or(""));
@@ -154,7 +169,12 @@ fn token_ids(args: &GenerateArgs, session: &Session) -> Result<Vec<Vec<u32>>> {
     args.ids.iter().map(|list| list.split(',').map(id).collect()).collect()
 }
 
-fn print(args: &GenerateArgs, i: usize, ids: &[u32], generated: &Generated, streamed: bool) -> Result<()> {
+fn print(
+    args: &GenerateArgs,
+    (i, ids): (usize, &[u32]),
+    generated: &Generated,
+    (streamed, continues): (bool, bool),
+) -> Result<()> {
     if args.common.json {
         return super::print_json(&json!({
             "prompt": args.text.get(i),
@@ -166,7 +186,8 @@ fn print(args: &GenerateArgs, i: usize, ids: &[u32], generated: &Generated, stre
     }
     let text = match (&generated.text, args.text.get(i)) {
         _ if streamed => String::new(),
-        (Some(new), Some(text)) => format!("{text}{new}"),
+        (Some(new), Some(text)) if continues => format!("{text}{new}"),
+        (Some(new), Some(_)) => new.clone(),
         _ => generated.tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
     };
     super::print_line(&text)

@@ -1,4 +1,4 @@
-//! `inspect`: what soft tokens look like: the vocabulary tokens nearest to each.
+//! `inspect`: what soft tokens look like: the vocabulary tokens nearest to each, and other prompts beside them.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::Common;
 use super::session::Session;
-use crate::error::Result;
-use crate::nearest::{Neighbour, nearest};
+use crate::error::{Error, Result};
+use crate::nearest::{Measure, Neighbour, nearest, similarity};
+use crate::soft_prompt::{Kind, SoftPrompt};
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
@@ -25,6 +26,12 @@ pub(super) struct InspectArgs {
     /// Use the prompt even if it was trained on another model
     #[arg(long)]
     force: bool,
+    /// What "nearest" means
+    #[arg(long, value_enum, default_value_t = Measure::Cosine, value_name = "MEASURE")]
+    by: Measure,
+    /// Other prompts for this model: how alike are they? (Prompts of like tasks are good starting points for each other.)
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    with: Vec<PathBuf>,
     /// Neighbours to show
     #[arg(long, value_name = "K", default_value = "5", value_parser = super::positive)]
     top: usize,
@@ -34,13 +41,20 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     let Some(prompt) = session.prompt(Some(&args.prompt), args.force)? else { return Ok(ExitCode::SUCCESS) };
     let name = |id: u32| {
         let token = session.tokenizer().ok().and_then(|t| t.decode(&[id], false).ok());
         token.unwrap_or_else(|| format!("#{id}"))
     };
-    let neighbours = nearest(&prompt, session.model.embedding(), args.top);
+    if !args.with.is_empty() {
+        return compare(args, &mut session, prompt);
+    }
+    if prompt.kind == Kind::Prefix {
+        let why = "a prefix is keys and values of every layer: no vocabulary token is near to one; compare it with others by --with";
+        return Err(Error::file(&args.prompt, why));
+    }
+    let neighbours = nearest(&prompt, session.model.embedding(), args.top, args.by);
     for (i, found) in neighbours.iter().enumerate() {
         let norm = prompt.row(i).iter().map(|x| x * x).sum::<f32>().sqrt();
         let as_json = |n: &Neighbour| json!({ "id": n.id, "token": name(n.id), "cosine": n.cosine, "distance": n.distance });
@@ -48,8 +62,32 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
             let list: Vec<_> = found.iter().map(as_json).collect();
             super::print_json(&json!({ "virtual_token": i, "norm": norm, "nearest": list }))?;
         } else {
-            let list: Vec<_> = found.iter().map(|n| format!("{:?} {:.2}", name(n.id), n.cosine)).collect();
+            let list: Vec<_> =
+                found.iter().map(|n| format!("{:?} {:.2}", name(n.id), args.by.of(n))).collect();
             super::print_line(&format!("{i:3}  norm {norm:6.3}  {}", list.join("  ")))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every pair of prompts: cosine of the mean tokens, and mean cosine of the tokens.
+fn compare(args: &InspectArgs, session: &mut Session, first: SoftPrompt) -> Result<ExitCode> {
+    let mut prompts = vec![(args.prompt.display().to_string(), first)];
+    for path in &args.with {
+        let prompt = session.prompt(Some(path), args.force)?;
+        prompts.extend(prompt.map(|prompt| (path.display().to_string(), prompt)));
+    }
+    for (i, (a, one)) in prompts.iter().enumerate() {
+        for (b, other) in &prompts[i + 1..] {
+            let s = similarity(one, other);
+            if args.common.json {
+                super::print_json(&json!({ "a": a, "b": b, "means": s.of_means, "tokens": s.of_tokens }))?;
+            } else {
+                super::print_line(&format!(
+                    "means {:6.3}  tokens {:6.3}  {a}  {b}",
+                    s.of_means, s.of_tokens
+                ))?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

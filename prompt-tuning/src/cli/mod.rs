@@ -1,6 +1,7 @@
 //! The command line: arguments, and what every command shares. Each command is one file.
 
 mod eval;
+mod export;
 mod fetch;
 mod generate;
 mod inspect;
@@ -39,6 +40,8 @@ enum Command {
     Score(score::ScoreArgs),
     /// Show the vocabulary tokens nearest to each soft token
     Inspect(inspect::InspectArgs),
+    /// Write a prompt as .npy or as a PEFT adapter
+    Export(export::ExportArgs),
     /// Fetch a model from the hub into the cache
     Fetch(fetch::FetchArgs),
 }
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Fetch(args) => fetch::run(&args),
     };
     match done {

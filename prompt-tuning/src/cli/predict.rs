@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::Common;
 use super::progress::Progress;
-use super::session::{Session, check_finite, check_prompt_length, questions, task_for_prompt};
+use super::session::{
+    Session, check_finite, check_prompt_length, kind_and_length, questions, task_for_prompt,
+};
 use crate::data::{self, Labels};
 use crate::error::Result;
 use crate::evaluate::{self, Answer};
@@ -47,9 +49,9 @@ pub(super) struct PredictArgs {
 pub(super) fn run(args: &PredictArgs) -> Result<ExitCode> {
     args.common.apply()?;
     let task = Task::read(&args.task)?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
-    let task = task_for_prompt(task, prompt.as_ref().map(|p| p.n_tokens))?;
+    let task = task_for_prompt(task, prompt.as_ref().map(kind_and_length))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;
     let examples = match &args.data {

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use autograd::ops::Source;
 use clap::Args;
 use serde_json::json;
 
@@ -11,6 +10,7 @@ use super::Common;
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::evaluate;
+use crate::soft_prompt::SoftPrompt;
 
 /// Arguments of `score`.
 #[derive(Debug, Args)]
@@ -40,9 +40,9 @@ pub(super) struct ScoreArgs {
 
 pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let session = Session::open(&args.model, &args.common)?;
+    let mut session = Session::open(&args.model, &args.common)?;
     let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
-    let rows = session.pair_rows(&args.data, prompt.as_ref().map_or(0, |p| p.n_tokens))?;
+    let rows = session.pair_rows(&args.data, prompt.as_ref().map_or(0, SoftPrompt::n_soft))?;
     for part in rows.chunks(args.batch.max(1)) {
         let scored = evaluate::token_log_probs(&session.model, prompt.as_ref(), part);
         for (row, token_log_probs) in part.iter().zip(scored) {
@@ -53,8 +53,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode> {
                     why.unwrap_or_else(|| "the model's output is not a number".into()),
                 ));
             }
-            let id = |s: &Source| if let Source::Text(id) = s { Some(*id) } else { None };
-            let token_ids: Vec<u32> = row.tokens[row.scored.clone()].iter().filter_map(id).collect();
+            let token_ids: Vec<u32> = row.scored.iter().map(|p| p.token).collect();
             if args.common.json {
                 super::print_json(
                     &json!({ "log_prob": log_prob, "token_log_probs": token_log_probs, "token_ids": token_ids }),

@@ -2,18 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use model::{LanguageModel, Tokenizer};
+use model::{LanguageModel, Row, Tokenizer};
 
 use super::Common;
 use crate::adapter::{Adapter, ModelIdentity};
 use crate::data::{self, Dataset, Example};
-use crate::encode::{Encode, Limits, PairEncoder, TaskEncoder};
+use crate::encode::{Encode, PairEncoder, Reader, TaskEncoder};
 use crate::error::{Error, Result};
 use crate::evaluate::{Candidate, Question};
-use crate::hub;
-use crate::soft_prompt::SoftPrompt;
+use crate::soft_prompt::{Kind, SoftPrompt, Widths};
 use crate::task::Task;
-use model::forest::Row;
+use crate::{hub, npy};
 
 /// An opened model.
 pub(super) struct Session {
@@ -23,6 +22,8 @@ pub(super) struct Session {
     pub model: LanguageModel,
     /// Why there is none is told when one is needed: raw token ids do without.
     tokenizer: std::result::Result<Tokenizer, model::Error>,
+    /// Positions that a prefix takes before the first token.
+    pub n_ahead: usize,
 }
 
 impl Session {
@@ -31,7 +32,7 @@ impl Session {
         let folder = hub::model_folder(name)?;
         let mut model = LanguageModel::open(&folder)?;
         model.set_precision(common.precision.into());
-        Ok(Session { name: name.to_string(), tokenizer: Tokenizer::open(&folder), folder, model })
+        Ok(Session { name: name.to_string(), tokenizer: Tokenizer::open(&folder), folder, model, n_ahead: 0 })
     }
 
     /// The tokenizer.
@@ -44,43 +45,61 @@ impl Session {
         self.tokenizer.as_ref().ok().map(|t| t as &dyn Encode)
     }
 
-    pub(super) fn limits(&self) -> Limits {
-        let config = self.model.config();
-        Limits { n_positions: config.n_positions, vocab_size: config.vocab_size }
+    pub(super) fn reader(&self) -> Reader {
+        let reader = Reader::of(self.model.config());
+        Reader { n_positions: reader.n_positions.saturating_sub(self.n_ahead), ..reader }
     }
 
-    /// The prompt in `folder`, which must have been made for this model unless `force`.
-    pub(super) fn prompt(&self, folder: Option<&Path>, force: bool) -> Result<Option<SoftPrompt>> {
-        let Some(folder) = folder else { return Ok(None) };
+    /// The prompt in a folder, which must have been made for this model unless `force`, or in a `.npy` file, of which only
+    /// the width is known. Rows are read for it from now on.
+    pub(super) fn prompt(&mut self, path: Option<&Path>, force: bool) -> Result<Option<SoftPrompt>> {
+        let Some(folder) = path else { return Ok(None) };
+        if folder.is_file() {
+            let prompt = npy::read(folder)?;
+            prompt.check(folder, Widths::of(self.model.config()))?;
+            return Ok(Some(prompt));
+        }
         let adapter = Adapter::read(folder)?;
         let fingerprint = self.model.fingerprint();
         let identity = ModelIdentity {
             name: &self.name,
             fingerprint: &fingerprint,
-            d_model: self.model.config().d_model,
+            widths: Widths::of(self.model.config()),
+            family: self.model.family(),
         };
         adapter.check(folder, identity, force)?;
+        self.n_ahead = adapter.prompt.n_ahead();
         Ok(Some(adapter.prompt))
     }
 
     /// The encoder of a task.
     pub(super) fn task_encoder<'a>(&'a self, task: &'a Task) -> Result<TaskEncoder<'a>> {
-        TaskEncoder::new(task, self.tokenizer()?, self.limits())
+        TaskEncoder::new(task, self.tokenizer()?, self.reader())
     }
 
-    /// Rows of a file without a task: `n_soft` soft tokens, prompt, completion.
+    /// Rows of a file without a task: `n_soft` soft tokens, then what the file has.
     pub(super) fn pair_rows(&self, path: &Path, n_soft: usize) -> Result<Vec<Row>> {
         let pairs = data::read_pairs(path)?;
-        PairEncoder { tokenizer: self.encode(), n_soft, limits: self.limits() }.rows(&pairs)
+        PairEncoder { tokenizer: self.encode(), n_soft, reader: self.reader() }.rows(&pairs)
     }
 }
 
-/// The task with as many soft tokens as `prompt` has: those of its template, or, where it has none, in front.
-pub(super) fn task_for_prompt(mut task: Task, n_soft: Option<usize>) -> Result<Task> {
+/// The task with as many soft tokens as the prompt has: those of its template, or, where it has none, in front. A prefix
+/// takes the place of those in front.
+pub(super) fn task_for_prompt(mut task: Task, prompt: Option<(Kind, usize)>) -> Result<Task> {
     let in_template = task.template.soft().count() > 0;
-    match n_soft {
-        Some(n) if !in_template => {
+    match prompt {
+        Some((Kind::Soft, n)) if !in_template => {
             task.template = task.template.with_soft_prefix(n).map_err(|e| Error::Input(e.to_string()))?;
+        }
+        Some((Kind::Prefix, _)) if in_template => {
+            let Some((template, _)) = task.template.without_soft_prefix() else {
+                return Err(Error::Input(format!(
+                    "the template of task `{}` has soft tokens within or words for them; a prefix can only stand in front",
+                    task.name
+                )));
+            };
+            task.template = template;
         }
         None if in_template => {
             return Err(Error::Input(format!(
@@ -93,12 +112,17 @@ pub(super) fn task_for_prompt(mut task: Task, n_soft: Option<usize>) -> Result<T
     Ok(task)
 }
 
+/// What [`task_for_prompt`] needs to know of a prompt.
+pub(super) fn kind_and_length(prompt: &SoftPrompt) -> (Kind, usize) {
+    (prompt.kind, prompt.n_tokens)
+}
+
 /// That the prompt has as many virtual tokens as the template asks for.
 pub(super) fn check_prompt_length(encoder: &TaskEncoder, prompt: Option<&SoftPrompt>) -> Result<()> {
     match prompt {
-        Some(prompt) if prompt.n_tokens != encoder.n_soft() => Err(Error::Input(format!(
+        Some(prompt) if prompt.n_soft() != encoder.n_soft() => Err(Error::Input(format!(
             "the prompt has {} virtual tokens, but the template has {} soft tokens",
-            prompt.n_tokens,
+            prompt.n_soft(),
             encoder.n_soft()
         ))),
         _ => Ok(()),

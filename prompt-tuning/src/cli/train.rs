@@ -8,12 +8,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use model::Family;
 use serde_json::json;
 
 use self::inputs::Inputs;
 use self::watch::Watch;
 use super::{Common, INTERRUPTED};
 use crate::error::{Error, Result};
+use crate::prompt_encoder;
 use crate::train::run_folder::{Existing, RunFolder};
 use crate::train::schedule::Decay;
 use crate::train::{Ending, Settings, Trainer, memory, optimizer};
@@ -46,6 +48,18 @@ pub(super) struct TrainArgs {
     /// Where the prompt starts: text:"…", vocab, labels, random, an adapter folder or a .npy file
     #[arg(long, default_value = "vocab", value_name = "INIT")]
     pub(super) init: String,
+    /// Network that makes the vectors of --method p-tuning
+    #[arg(long, value_enum, default_value_t = EncoderKind::Mlp, value_name = "NET")]
+    pub(super) encoder: EncoderKind,
+    /// Width of that network, or of --prefix-projection [default: that of the model]
+    #[arg(long, value_name = "N", value_parser = super::positive)]
+    pub(super) encoder_hidden: Option<usize>,
+    /// With --method prefix: keys and values are made by two linear layers with tanh between them
+    #[arg(long)]
+    pub(super) prefix_projection: bool,
+    /// Layers of --encoder lstm
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = super::positive)]
+    pub(super) encoder_layers: usize,
     /// Virtual tokens [default: those of the template, else 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) prompt_length: Option<u32>,
@@ -61,10 +75,10 @@ pub(super) struct TrainArgs {
     /// Batches whose gradients make one step
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::positive)]
     pub(super) accumulate: usize,
-    /// Optimizer
-    #[arg(long, value_enum, default_value_t = optimizer::Kind::Adamw, value_name = "OPT")]
-    pub(super) optimizer: optimizer::Kind,
-    /// Learning rate [default: 0.003 for adamw, 0.3 for adafactor, 0.1 for sgd]
+    /// Optimizer [default: adafactor for encoder-decoders (T5), as in Lester et al. 2021, else adamw]
+    #[arg(long, value_enum, value_name = "OPT")]
+    pub(super) optimizer: Option<optimizer::Kind>,
+    /// Learning rate [default: 0.003 for adamw, 0.3 for adafactor (so for T5), 0.1 for sgd]
     #[arg(long, value_name = "X", value_parser = not_negative)]
     pub(super) lr: Option<f32>,
     /// What the learning rate does after the warm-up
@@ -122,6 +136,14 @@ pub(super) enum Method {
     Full,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EncoderKind {
+    /// Three linear layers
+    Mlp,
+    /// A bidirectional LSTM, then two linear layers
+    Lstm,
+}
+
 fn not_negative(text: &str) -> std::result::Result<f32, String> {
     let number = text.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0);
     number.ok_or_else(|| "a number that is not negative is needed".into())
@@ -132,14 +154,37 @@ fn above_zero(text: &str) -> std::result::Result<f32, String> {
 }
 
 impl TrainArgs {
-    fn settings(&self, n_examples: usize) -> Settings {
+    /// What is trained, on a model of this width.
+    fn method(&self, d_model: usize) -> Result<prompt_encoder::Method> {
+        let hidden = self.encoder_hidden.unwrap_or(d_model);
+        match (self.method, self.encoder) {
+            (Method::Soft, _) => Ok(prompt_encoder::Method::Soft),
+            (Method::PTuning, EncoderKind::Mlp) => Ok(prompt_encoder::Method::Mlp { hidden }),
+            (Method::PTuning, EncoderKind::Lstm) => {
+                Ok(prompt_encoder::Method::Lstm { hidden, layers: self.encoder_layers })
+            }
+            (Method::Prefix, _) if self.prefix_projection => {
+                Ok(prompt_encoder::Method::ProjectedPrefix { hidden })
+            }
+            (Method::Prefix, _) => Ok(prompt_encoder::Method::Prefix),
+            (Method::Full, _) => Err(Error::Input(
+                "--method full: this version trains prompts only (--method soft, p-tuning or prefix)".into(),
+            )),
+        }
+    }
+
+    fn settings(&self, n_examples: usize, family: Family, method: prompt_encoder::Method) -> Settings {
+        let optimizer = self.optimizer.unwrap_or(match family {
+            Family::Seq2Seq => optimizer::Kind::Adafactor,
+            Family::Causal | Family::Masked => optimizer::Kind::Adamw,
+        });
         let steps_per_epoch = n_examples.div_ceil(self.batch.saturating_mul(self.accumulate)) as u64;
         Settings {
             steps: self.steps.unwrap_or(steps_per_epoch.saturating_mul(self.epochs.unwrap_or(1))),
             batch: self.batch,
             accumulate: self.accumulate,
-            optimizer: self.optimizer,
-            lr: self.lr.unwrap_or(match self.optimizer {
+            optimizer,
+            lr: self.lr.unwrap_or(match optimizer {
                 optimizer::Kind::Adamw => 0.003,
                 optimizer::Kind::Adafactor => 0.3,
                 optimizer::Kind::Sgd => 0.1,
@@ -153,6 +198,7 @@ impl TrainArgs {
             eval_every: self.eval_every,
             patience: self.patience,
             recompute: self.recompute,
+            method,
         }
     }
 
@@ -166,26 +212,21 @@ impl TrainArgs {
 }
 
 pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
-    if args.method != Method::Soft {
-        let name = args.method.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());
-        return Err(Error::Input(format!(
-            "--method {name}: this version trains soft prompts only (--method soft)"
-        )));
-    }
     args.common.apply()?;
     super::catch_interrupts();
     let inputs = Inputs::read(args)?;
-    let settings = args.settings(inputs.rows.len());
+    let method = args.method(inputs.session.model.config().d_model)?;
+    let settings = args.settings(inputs.rows.len(), inputs.session.model.family(), method);
     // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
-    let initial = inputs.initial_prompt(args)?;
+    let initial = inputs.initial(args, method)?;
     let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(args), args.existing())?;
-    let state = if args.resume { folder.load_state()? } else { None };
+    let state = if args.resume { folder.load_state(&initial)? } else { None };
     let resumed_at = state.as_ref().map(|s| s.progress.step);
     let mut trainer = match state {
         Some(state) => Trainer::resume(&inputs.session.model, &inputs.rows, settings.clone(), state),
         None => Trainer::new(&inputs.session.model, &inputs.rows, settings.clone(), initial),
     };
-    let mut watch = Watch::new(args, &inputs, &mut folder, settings.steps);
+    let mut watch = Watch::new(args, &inputs, &mut folder, &settings);
     watch.begin(&inputs, trainer.state(), resumed_at);
     let start = Instant::now();
     let mut evaluate = inputs.evaluation(args);
@@ -199,7 +240,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     }
     let progress = &trainer.state().progress;
     inputs
-        .adapter(args, trainer.best_prompt(), progress.best_step.unwrap_or(progress.step))
+        .adapter(args, method, trainer.best_prompt(), progress.best_step.unwrap_or(progress.step))?
         .write(&args.out)?;
     let picture = folder.draw(&inputs.title(), inputs.metric_name())?;
     let summary = json!({

@@ -1,7 +1,8 @@
 //! Data files: JSONL, CSV and TSV, each row checked before anything is computed; errors name file and line.
 //!
 //! With a task, a row is an [`Example`]: the fields of the template, and a label. Without, it is a [`Pair`]: a prompt
-//! and the completion that is scored after it, as text or as raw token ids. Fields nobody asked for are ignored.
+//! and the completion that is scored after it, as text or as raw token ids, or raw ids with masks in them. Fields nobody
+//! asked for are ignored.
 
 mod delimited;
 mod jsonl;
@@ -39,11 +40,11 @@ pub struct Example {
 pub struct Pair {
     /// Line of the file it starts at, from 1.
     pub line: usize,
-    /// Prompt and completion.
+    /// What is read, and what is scored.
     pub content: Content,
 }
 
-/// A prompt, and the completion that is scored after it. The completion is not empty.
+/// A text and what is scored in it or after it, which is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Text, for the tokenizer.
@@ -59,6 +60,13 @@ pub enum Content {
         prompt: Vec<u32>,
         /// What is scored.
         completion: Vec<u32>,
+    },
+    /// Token ids with masks, used as they are.
+    Masked {
+        /// The whole text, mask tokens included.
+        ids: Vec<u32>,
+        /// Places in `ids` and the token that is scored there; every place is in `ids`, none twice.
+        masks: Vec<(usize, u32)>,
     },
 }
 
@@ -91,10 +99,11 @@ pub fn read_examples(path: &Path, task: &Task, labels: Labels) -> Result<Dataset
 /// As [`read_examples`].
 pub fn read_pairs(path: &Path) -> Result<Dataset<Pair>> {
     let data = rows_of(path, pair)?;
-    let kind = |row: &Pair| matches!(row.content, Content::Text { .. });
+    let kind = |row: &Pair| std::mem::discriminant(&row.content);
     if let Some(odd) = data.rows.iter().find(|row| kind(row) != kind(&data.rows[0])) {
         let why =
-            "rows with text and rows with token ids are mixed in this file; make two files of it".into();
+            "rows of different kinds (text, token ids, ids with masks) are mixed in this file; make two files of it"
+                .into();
         return Err(data.error(odd.line, why));
     }
     Ok(data)
@@ -196,6 +205,9 @@ fn label(row: &RawRow, task: &Task, labels: Labels) -> Result<Option<usize>, Str
 
 fn pair(row: &RawRow) -> Result<Pair, String> {
     let has = |name: &str| row.values.contains_key(name);
+    if has("mask_positions") || has("labels") {
+        return Ok(Pair { line: row.line, content: masked(row)? });
+    }
     let content = match (has("prompt") || has("completion"), has("prompt_ids") || has("completion_ids")) {
         (true, true) => return Err("it has both text and token ids; keep one of them".into()),
         (true, false) => {
@@ -206,7 +218,8 @@ fn pair(row: &RawRow) -> Result<Pair, String> {
             Content::Ids { prompt: ids(row, "prompt_ids")?, completion: ids(row, "completion_ids")? }
         }
         (false, false) => {
-            let why = "needs `prompt` and `completion`, or `prompt_ids` and `completion_ids`";
+            let why = "needs `prompt` and `completion`, or `prompt_ids` and `completion_ids`, or, for a masked \
+                       model, `ids`, `mask_positions` and `labels`";
             let has = names(row);
             return Err(format!(
                 "a row {why} (it has: {has}); for rows with other fields give a --task file"
@@ -216,11 +229,30 @@ fn pair(row: &RawRow) -> Result<Pair, String> {
     let empty = match &content {
         Content::Text { completion, .. } => completion.is_empty(),
         Content::Ids { completion, .. } => completion.is_empty(),
+        Content::Masked { masks, .. } => masks.is_empty(),
     };
     match empty {
         true => Err("the completion is empty; there is nothing to score".into()),
         false => Ok(Pair { line: row.line, content }),
     }
+}
+
+fn masked(row: &RawRow) -> Result<Content, String> {
+    let (text, at, labels) = (ids(row, "ids")?, ids(row, "mask_positions")?, ids(row, "labels")?);
+    if at.is_empty() || at.len() != labels.len() {
+        let (n, m) = (at.len(), labels.len());
+        return Err(format!("`mask_positions` has {n} entries and `labels` {m}; each mask needs its label"));
+    }
+    let masks: Vec<(usize, u32)> = at.iter().map(|&at| at as usize).zip(labels).collect();
+    if let Some((outside, _)) = masks.iter().find(|&&(at, _)| at >= text.len()) {
+        let last = text.len().saturating_sub(1);
+        return Err(format!("`mask_positions` has {outside}, but the places in `ids` are 0 to {last}"));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    if let Some((twice, _)) = masks.iter().find(|&&(at, _)| !seen.insert(at)) {
+        return Err(format!("`mask_positions` has {twice} twice"));
+    }
+    Ok(Content::Masked { ids: text, masks })
 }
 
 fn string<'a>(row: &'a RawRow, name: &str) -> Result<Option<&'a str>, String> {

@@ -131,6 +131,9 @@ fn pairs_of_text_and_of_ids() {
     let ids = pairs("{\"prompt_ids\": [5, 4294967295], \"completion_ids\": [0]}").unwrap();
     let content = Content::Ids { prompt: vec![5, u32::MAX], completion: vec![0] };
     assert_eq!(ids, [Pair { line: 1, content }]);
+    let masked = pairs("{\"ids\": [5, 9, 9], \"mask_positions\": [2, 1], \"labels\": [7, 8]}").unwrap();
+    let content = Content::Masked { ids: vec![5, 9, 9], masks: vec![(2, 7), (1, 8)] };
+    assert_eq!(masked, [Pair { line: 1, content }]);
 }
 
 #[test]
@@ -152,8 +155,17 @@ fn bad_pairs_are_named_by_line() {
         ("{\"text\": \"p\", \"label\": \"c\"}", "give a --task file"),
         (
             "{\"prompt\":\"p\",\"completion\":\"c\"}\n\n{\"prompt_ids\":[1],\"completion_ids\":[2]}",
-            ":3: rows with text and rows",
+            ":3: rows of different kinds",
         ),
+        ("{\"ids\": [1, 2], \"mask_positions\": [1]}", ":1: there is no field `labels`"),
+        ("{\"ids\": [1], \"mask_positions\": [], \"labels\": []}", "`mask_positions` has 0 entries"),
+        ("{\"ids\": [1], \"mask_positions\": [0], \"labels\": [1, 2]}", "1 entries and `labels` 2"),
+        (
+            "{\"ids\": [1, 2], \"mask_positions\": [2], \"labels\": [1]}",
+            "has 2, but the places in `ids` are 0 to 1",
+        ),
+        ("{\"ids\": [], \"mask_positions\": [0], \"labels\": [1]}", "the places in `ids` are 0 to 0"),
+        ("{\"ids\": [1, 2], \"mask_positions\": [1, 1], \"labels\": [1, 2]}", "has 1 twice"),
     ];
     for (text, expected) in cases {
         let error = pairs(text).unwrap_err();

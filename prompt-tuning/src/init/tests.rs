@@ -33,6 +33,7 @@ impl Encode for Bytes {
 
 fn context(n_tokens: usize) -> InitContext<'static> {
     InitContext {
+        widths: crate::soft_prompt::Widths { d_model: Numbered.d_model(), prefix: 0 },
         n_tokens,
         embeddings: &Numbered,
         tokenizer: Some(&Bytes),

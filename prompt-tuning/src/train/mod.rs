@@ -1,7 +1,7 @@
 //! Training a soft prompt: the loop, and what it keeps.
 //!
-//! A step packs its examples into a prefix forest, runs the frozen model over it, goes backward to the prompt, and
-//! lets the optimizer move the prompt. Nothing else ever changes.
+//! A step packs its examples into a prefix forest, runs the frozen model over it, goes backward to the prompt and what
+//! makes it, and lets the optimizer move that. Nothing else ever changes.
 
 pub mod batches;
 pub mod memory;
@@ -15,11 +15,11 @@ use std::time::Instant;
 
 use autograd::Tape;
 use kernels::threads::on_pool;
-use model::LanguageModel;
-use model::forest::{PackedBatch, Row};
+use model::{LanguageModel, PackedBatch, Row};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::prompt_encoder::{Method, Parameter, PromptEncoder};
 use crate::soft_prompt::SoftPrompt;
 use batches::Batches;
 use optimizer::Optimizer;
@@ -58,6 +58,32 @@ pub struct Settings {
     /// Whether activations are computed again on the way back instead of being kept. Changes no bit of the result.
     #[serde(default)]
     pub recompute: bool,
+    /// What is trained.
+    #[serde(default)]
+    pub method: Method,
+}
+
+impl Default for Settings {
+    /// One step of plain AdamW with the defaults of the command line.
+    fn default() -> Settings {
+        Settings {
+            steps: 1,
+            batch: 32,
+            accumulate: 1,
+            optimizer: optimizer::Kind::Adamw,
+            lr: 0.003,
+            schedule: Decay::Constant,
+            warmup: 0,
+            clip: None,
+            weight_decay: 0.0,
+            seed: 0,
+            shuffle: true,
+            eval_every: None,
+            patience: None,
+            recompute: false,
+            method: Method::Soft,
+        }
+    }
 }
 
 /// What one step did.
@@ -137,16 +163,17 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A run from its beginning. `rows` are the training examples, their soft tokens rows of `prompt`.
+    /// A run from its beginning. `rows` are the training examples, their soft tokens rows of the prompt.
     pub fn new(
         model: &'a LanguageModel,
         rows: &'a [Row],
         settings: Settings,
-        prompt: SoftPrompt,
+        initial: impl Into<PromptEncoder>,
     ) -> Trainer<'a> {
-        let optimizer =
-            Optimizer::new(settings.optimizer, settings.weight_decay, prompt.n_tokens, prompt.d_model);
-        let state = State { progress: Progress::default(), prompt, best: None, optimizer };
+        let encoder = initial.into();
+        let optimizer = |p: &Parameter| Optimizer::new(settings.optimizer, settings.weight_decay, &p.shape);
+        let optimizers = encoder.parameters.iter().map(optimizer).collect();
+        let state = State { progress: Progress::default(), encoder, best: None, optimizers };
         Trainer::resume(model, rows, settings, state)
     }
 
@@ -202,8 +229,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// The prompt to use: of the best dev evaluation, or the last where there was none.
-    pub fn best_prompt(&self) -> &SoftPrompt {
-        self.state.best.as_ref().unwrap_or(&self.state.prompt)
+    pub fn best_prompt(&self) -> SoftPrompt {
+        self.state.best.as_ref().unwrap_or(&self.state.encoder).prompt()
     }
 
     fn evaluation_is_due(&self) -> bool {
@@ -213,7 +240,8 @@ impl<'a> Trainer<'a> {
     }
 
     fn evaluate(&mut self, evaluate: &mut Evaluate<'_>, observer: &mut dyn Observer) -> Result<()> {
-        let report = evaluate(self.state.progress.step, &self.state.prompt)?;
+        let prompt = self.state.encoder.prompt();
+        let report = evaluate(self.state.progress.step, &prompt)?;
         let progress = &mut self.state.progress;
         let improved = progress.best_score.is_none_or(|best| report.score > best);
         if improved {
@@ -221,13 +249,13 @@ impl<'a> Trainer<'a> {
             progress.best_step = Some(progress.step);
             progress.best_metrics = Some(report.metrics.clone());
             progress.evaluations_without_gain = 0;
-            self.state.best = Some(self.state.prompt.clone());
+            self.state.best = Some(self.state.encoder.clone());
         } else {
             progress.evaluations_without_gain += 1;
             progress.stopped_early =
                 self.settings.patience.is_some_and(|p| progress.evaluations_without_gain >= p);
         }
-        observer.evaluated(&report, improved, &self.state.prompt)
+        observer.evaluated(&report, improved, &prompt)
     }
 
     /// One optimizer step.
@@ -239,16 +267,17 @@ impl<'a> Trainer<'a> {
         let step = self.state.progress.step;
         let examples = self.batches.at(step).to_vec();
         let scored: usize = examples.iter().map(|&i| self.rows[i].scored.len()).sum();
-        let mut grad = vec![0.0; self.state.prompt.values.len()];
+        let parameters = &self.state.encoder.parameters;
+        let mut grads: Vec<Vec<f32>> = parameters.iter().map(|p| vec![0.0; p.values.len()]).collect();
         let (mut loss, mut computed_tokens) = (0.0, 0);
         for part in examples.chunks(self.settings.batch.max(1)) {
             let weight = 1.0 / scored as f32;
             let rows: Vec<Row> = part.iter().map(|&i| Row { weight, ..self.rows[i].clone() }).collect();
-            let batch = PackedBatch::from_rows(&rows);
-            computed_tokens += batch.forest.len();
-            loss += self.accumulate(&batch, &mut grad);
+            let batch = PackedBatch::from_rows(self.model.family(), &rows);
+            computed_tokens += batch.len();
+            loss += self.accumulate(&batch, &mut grads);
         }
-        if !loss.is_finite() || grad.iter().any(|g| !g.is_finite()) {
+        if !loss.is_finite() || grads.iter().flatten().any(|g| !g.is_finite()) {
             return Err(self.not_finite(loss));
         }
         let schedule = Schedule {
@@ -257,8 +286,11 @@ impl<'a> Trainer<'a> {
             steps: self.settings.steps,
             decay: self.settings.schedule,
         };
-        let (lr, grad_norm) = (schedule.at(step), optimizer::clip(&mut grad, self.settings.clip));
-        self.state.optimizer.step(lr, &mut self.state.prompt.values, &grad);
+        let (lr, grad_norm) = (schedule.at(step), optimizer::clip(&mut grads, self.settings.clip));
+        let State { encoder, optimizers, .. } = &mut self.state;
+        for ((parameter, optimizer), grad) in encoder.parameters.iter_mut().zip(optimizers).zip(&grads) {
+            optimizer.step(lr, &mut parameter.values, grad);
+        }
         self.state.progress.step += 1;
         Ok(StepReport {
             step: step + 1,
@@ -266,23 +298,26 @@ impl<'a> Trainer<'a> {
             lr,
             grad_norm,
             examples: examples.len(),
-            tokens: examples.iter().map(|&i| self.rows[i].tokens.len()).sum(),
+            tokens: examples.iter().map(|&i| self.rows[i].len()).sum(),
             computed_tokens,
             seconds: start.elapsed().as_secs_f64(),
         })
     }
 
-    /// Adds the batch's gradient to `grad`; returns its loss.
-    fn accumulate(&self, batch: &PackedBatch, grad: &mut [f32]) -> f64 {
-        let prompt = &self.state.prompt;
-        let (loss, d_prompt) = on_pool(|| {
+    /// Adds the batch's gradient to `grads`; returns its loss.
+    fn accumulate(&self, batch: &PackedBatch, grads: &mut [Vec<f32>]) -> f64 {
+        let encoder = &self.state.encoder;
+        on_pool(|| {
             let tape = if self.settings.recompute { Tape::recomputing() } else { Tape::new() };
-            let leaf = tape.leaf(&[prompt.n_tokens, prompt.d_model], &prompt.values);
-            let loss = self.model.score(&tape, batch, Some(&leaf)).loss;
-            (f64::from(loss.tensor().f32s()[0]), tape.backward(&loss).take(&leaf))
-        });
-        grad.iter_mut().zip(d_prompt.f32s()).for_each(|(g, d)| *g += d);
-        loss
+            let leaves = encoder.leaves(&tape);
+            let prompt = encoder.forward(&tape, &leaves);
+            let loss = self.model.score(&tape, batch, Some(&prompt)).loss;
+            let mut found = tape.backward(&loss);
+            for (grad, leaf) in grads.iter_mut().zip(&leaves) {
+                grad.iter_mut().zip(found.take(leaf).f32s()).for_each(|(g, d)| *g += d);
+            }
+            f64::from(loss.tensor().f32s()[0])
+        })
     }
 
     fn not_finite(&self, loss: f64) -> Error {

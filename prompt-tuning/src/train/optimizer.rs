@@ -16,7 +16,7 @@ pub enum Kind {
     Sgd,
 }
 
-/// An optimizer over one `[rows, cols]` parameter.
+/// An optimizer over one parameter: a matrix, or a vector, which is one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Optimizer {
     kind: Kind,
@@ -29,7 +29,9 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// An optimizer that has taken no step.
-    pub fn new(kind: Kind, weight_decay: f32, rows: usize, cols: usize) -> Optimizer {
+    pub fn new(kind: Kind, weight_decay: f32, shape: &[usize]) -> Optimizer {
+        let cols = shape.last().copied().unwrap_or(1);
+        let rows = shape.iter().product::<usize>() / cols.max(1);
         let sizes = match kind {
             Kind::Adamw => [rows * cols, rows * cols],
             Kind::Adafactor => [rows, cols],
@@ -58,15 +60,16 @@ impl Optimizer {
     }
 }
 
-/// Scales `grad` down to norm `max` when it is longer; returns the norm it had.
-pub fn clip(grad: &mut [f32], max: Option<f32>) -> f32 {
-    let norm = kernels::elementwise::sum_of_squares(grad).sqrt() as f32;
+/// Scales the gradient down to norm `max` when it is longer; returns the norm it had, over all parameters.
+pub fn clip(grads: &mut [Vec<f32>], max: Option<f32>) -> f32 {
+    let squares = grads.iter().map(|grad| kernels::elementwise::sum_of_squares(grad));
+    let norm = squares.sum::<f64>().sqrt() as f32;
     if let Some(max) = max
         && norm > max
     {
         // torch.nn.utils.clip_grad_norm_ has the same small term
         let factor = max / (norm + 1e-6);
-        grad.iter_mut().for_each(|g| *g *= factor);
+        grads.iter_mut().flatten().for_each(|g| *g *= factor);
     }
     norm
 }

@@ -14,6 +14,7 @@ use super::state::{self, State};
 use super::{DevReport, Settings, StepReport};
 use crate::error::{Error, Result};
 use crate::plot::{self, Curves};
+use crate::prompt_encoder::PromptEncoder;
 use crate::{adapter, atomic};
 
 /// Name of the log.
@@ -77,12 +78,13 @@ impl RunFolder {
         &self.path
     }
 
-    /// The state to go on from, and the log cut back to it; `None` when the run has not saved one yet.
+    /// The state to go on from, of a run that began with `initial`, and the log cut back to it; `None` when the run has
+    /// not saved one yet.
     ///
     /// # Errors
     /// The state is damaged or of another run.
-    pub fn load_state(&mut self) -> Result<Option<State>> {
-        let state = State::load(&self.path, &self.settings, &self.inputs)?;
+    pub fn load_state(&mut self, initial: &PromptEncoder) -> Result<Option<State>> {
+        let state = State::load(&self.path, &self.settings, &self.inputs, initial)?;
         let foreign = || {
             adapter::FILES.iter().any(|name| self.path.join(name).exists())
                 && !self.path.join(METRICS).exists()

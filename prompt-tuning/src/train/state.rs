@@ -1,7 +1,7 @@
 //! Everything a run needs to go on after it was killed, in one file that is replaced as a whole.
 //!
-//! The file is a safetensors file: prompt, moments and best prompt as f32 tensors (bit for bit), the rest as JSON in
-//! its metadata. The order of examples and the learning rate are functions of seed and step, so they need not be kept.
+//! The file is a safetensors file: parameters, their moments and the best parameters as f32 tensors (bit for bit), the
+//! rest as JSON in its metadata. The order of examples and the learning rate are functions of seed and step, so they need not be kept.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Settings, optimizer::Optimizer, schedule::Decay};
 use crate::atomic;
 use crate::error::{Error, Result};
-use crate::soft_prompt::SoftPrompt;
+use crate::prompt_encoder::{Parameter, PromptEncoder};
 
 /// Name of the file in the output folder.
 pub const FILE: &str = "training_state.safetensors";
@@ -39,12 +39,12 @@ pub struct Progress {
 pub struct State {
     /// Steps, best score, patience.
     pub progress: Progress,
-    /// The prompt being trained.
-    pub prompt: SoftPrompt,
-    /// The prompt of the best dev evaluation.
-    pub best: Option<SoftPrompt>,
-    /// Moments and step count.
-    pub optimizer: Optimizer,
+    /// What is being trained.
+    pub encoder: PromptEncoder,
+    /// What it was at the best dev evaluation.
+    pub best: Option<PromptEncoder>,
+    /// Moments and step count of each parameter.
+    pub optimizers: Vec<Optimizer>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,22 +64,24 @@ impl State {
     pub fn save(&self, folder: &Path, settings: &Settings, inputs: &str) -> Result<()> {
         let header = Header {
             progress: self.progress.clone(),
-            optimizer_steps: self.optimizer.steps,
+            optimizer_steps: self.optimizers.first().map_or(0, |o| o.steps),
             settings: settings.clone(),
             inputs: inputs.to_string(),
         };
-        let shape = vec![self.prompt.n_tokens, self.prompt.d_model];
-        let [a, b] = &self.optimizer.moments;
-        let mut tensors = vec![
-            ("prompt", shape.clone(), bytes(&self.prompt.values)),
-            ("moment_0", vec![a.len()], bytes(a)),
-            ("moment_1", vec![b.len()], bytes(b)),
-        ];
-        tensors.extend(self.best.as_ref().map(|best| ("best_prompt", shape, bytes(&best.values))));
+        let mut tensors = Vec::new();
+        for (p, optimizer) in self.encoder.parameters.iter().zip(&self.optimizers) {
+            tensors.push((p.name.clone(), p.shape.clone(), bytes(&p.values)));
+            for (i, moment) in optimizer.moments.iter().enumerate() {
+                tensors.push((moment_name(p, i), vec![moment.len()], bytes(moment)));
+            }
+        }
+        for p in self.best.iter().flat_map(|best| &best.parameters) {
+            tensors.push((best_name(p), p.shape.clone(), bytes(&p.values)));
+        }
         let failed = |e: &dyn std::fmt::Display| Error::Failure(format!("training state: {e}"));
         let views: Vec<_> = tensors
             .iter()
-            .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
+            .map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
             .collect::<std::result::Result<_, safetensors::SafeTensorError>>()
             .map_err(|e| failed(&e))?;
         let header = serde_json::to_string(&header).map_err(|e| failed(&e))?;
@@ -88,11 +90,16 @@ impl State {
         atomic::write(&folder.join(FILE), &file)
     }
 
-    /// Reads the state of a run with these settings and inputs; `None` when there is none yet.
+    /// Reads the state of a run with these settings and inputs that began with `initial`; `None` when there is none yet.
     ///
     /// # Errors
     /// The file is damaged, or belongs to a run with other settings, another model or other data.
-    pub fn load(folder: &Path, settings: &Settings, inputs: &str) -> Result<Option<State>> {
+    pub fn load(
+        folder: &Path,
+        settings: &Settings,
+        inputs: &str,
+        initial: &PromptEncoder,
+    ) -> Result<Option<State>> {
         let path = folder.join(FILE);
         let file = match std::fs::read(&path) {
             Ok(file) => file,
@@ -108,26 +115,39 @@ impl State {
         let header: Header = serde_json::from_str(header).map_err(|e| damaged(e.to_string()))?;
         check_same(&header, settings, inputs)?;
         let tensors = SafeTensors::deserialize(&file).map_err(|e| damaged(e.to_string()))?;
-        let get = |name: &str| tensors.tensor(name).map_err(|e| damaged(e.to_string()));
-        let prompt =
-            soft_prompt(&get("prompt")?).ok_or_else(|| damaged("`prompt` is not an F32 matrix".into()))?;
-        let mut optimizer =
-            Optimizer::new(settings.optimizer, settings.weight_decay, prompt.n_tokens, prompt.d_model);
-        optimizer.steps = header.optimizer_steps;
-        for (name, moment) in ["moment_0", "moment_1"].into_iter().zip(&mut optimizer.moments) {
-            let read = floats(get(name)?.data());
-            if read.len() != moment.len() {
-                return Err(damaged(format!(
-                    "`{name}` has {} numbers, expected {}",
-                    read.len(),
-                    moment.len()
-                )));
+        let read = |name: &str, into: &mut Vec<f32>| {
+            let tensor = tensors.tensor(name).map_err(|e| damaged(e.to_string()))?;
+            let values = floats(tensor.data());
+            if tensor.dtype() != Dtype::F32 || values.len() != into.len() {
+                return Err(damaged(format!("`{name}` does not hold {} F32 numbers", into.len())));
             }
-            *moment = read;
+            *into = values;
+            Ok(())
+        };
+        let (mut encoder, mut optimizers) = (initial.clone(), Vec::new());
+        for p in &mut encoder.parameters {
+            let mut optimizer = Optimizer::new(settings.optimizer, settings.weight_decay, &p.shape);
+            optimizer.steps = header.optimizer_steps;
+            for (i, moment) in optimizer.moments.iter_mut().enumerate() {
+                read(&moment_name(p, i), moment)?;
+            }
+            optimizers.push(optimizer);
+            read(&p.name, &mut p.values)?;
         }
-        let best = tensors.tensor("best_prompt").ok().as_ref().and_then(soft_prompt);
-        Ok(Some(State { progress: header.progress, prompt, best, optimizer }))
+        let mut best = header.progress.best_step.map(|_| encoder.clone());
+        for p in best.iter_mut().flat_map(|best| &mut best.parameters) {
+            read(&best_name(p), &mut p.values)?;
+        }
+        Ok(Some(State { progress: header.progress, encoder, best, optimizers }))
     }
+}
+
+fn moment_name(p: &Parameter, i: usize) -> String {
+    format!("{}.moment_{i}", p.name)
+}
+
+fn best_name(p: &Parameter) -> String {
+    format!("best.{}", p.name)
 }
 
 fn check_same(header: &Header, settings: &Settings, inputs: &str) -> Result<()> {
@@ -162,14 +182,4 @@ fn bytes(x: &[f32]) -> Vec<u8> {
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-}
-
-fn soft_prompt(view: &TensorView) -> Option<SoftPrompt> {
-    let &[n_tokens, d_model] = view.shape() else { return None };
-    let values = floats(view.data());
-    (view.dtype() == Dtype::F32 && values.len() == n_tokens * d_model).then_some(SoftPrompt {
-        n_tokens,
-        d_model,
-        values,
-    })
 }

@@ -4,19 +4,19 @@ use sha2::{Digest, Sha256};
 
 use super::TrainArgs;
 use crate::adapter::{Adapter, AdapterConfig, BaseModel, Provenance};
-use crate::cli::Precision;
 use crate::cli::session::{Session, check_prompt_length, questions, task_for_prompt};
+use crate::cli::{self, Precision};
 use crate::data::{self, Labels};
 use crate::encode::TaskEncoder;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Question};
 use crate::init::{Init, InitContext};
+use crate::prompt_encoder::{Method, PromptEncoder};
 use crate::rng::Rng;
-use crate::soft_prompt::SoftPrompt;
+use crate::soft_prompt::{Kind, SoftPrompt, Widths};
 use crate::task::Task;
 use crate::train::{DevReport, Evaluate};
-use model::Source;
-use model::forest::Row;
+use model::{Row, Source};
 
 /// Virtual tokens when neither template nor `--prompt-length` says.
 const DEFAULT_PROMPT_LENGTH: usize = 20;
@@ -43,7 +43,12 @@ impl Inputs {
     pub(super) fn read(args: &TrainArgs) -> Result<Inputs> {
         let task = args.task.as_deref().map(Task::read).transpose()?;
         let init = args.init.parse().map_err(|e| Error::Input(format!("--init {e}")))?;
-        let session = Session::open(&args.model, &args.common)?;
+        let mut session = Session::open(&args.model, &args.common)?;
+        if args.method == cli::train::Method::Prefix {
+            let in_template = task.as_ref().and_then(|t| t.template.without_soft_prefix()).map(|(_, n)| n);
+            let length = args.prompt_length.map(|n| n as usize).or(in_template);
+            session.n_ahead = length.unwrap_or(DEFAULT_PROMPT_LENGTH);
+        }
         match task {
             Some(task) => Inputs::of_task(args, session, task, init),
             None => Inputs::of_pairs(args, session, init),
@@ -52,10 +57,11 @@ impl Inputs {
 
     fn of_task(args: &TrainArgs, session: Session, task: Task, init: Init) -> Result<Inputs> {
         let length = args.prompt_length.map(|n| n as usize);
-        let task = task_for_prompt(task, Some(length.unwrap_or(DEFAULT_PROMPT_LENGTH)))?;
+        let kind = if session.n_ahead > 0 { Kind::Prefix } else { Kind::Soft };
+        let task = task_for_prompt(task, Some((kind, length.unwrap_or(DEFAULT_PROMPT_LENGTH))))?;
         let encoder = session.task_encoder(&task)?;
         let n_soft = encoder.n_soft();
-        if length.is_some_and(|length| length != n_soft) {
+        if length.is_some_and(|length| length != n_soft + session.n_ahead) {
             return Err(Error::Input(format!(
                 "--prompt-length {}: the template of `{}` has {n_soft} soft tokens; change one of the two",
                 length.unwrap_or_default(),
@@ -82,24 +88,77 @@ impl Inputs {
     }
 
     fn of_pairs(args: &TrainArgs, session: Session, init: Init) -> Result<Inputs> {
-        let n_soft = args.prompt_length.map_or(DEFAULT_PROMPT_LENGTH, |n| n as usize);
+        let length = args.prompt_length.map_or(DEFAULT_PROMPT_LENGTH, |n| n as usize);
+        let n_soft = length - session.n_ahead;
         let rows = session.pair_rows(&args.train, n_soft)?;
         let dev = args.dev.as_deref().map(|path| session.pair_rows(path, n_soft)).transpose()?.map(Dev::Rows);
         Ok(Inputs { session, task: None, n_soft, rows, init, dev })
     }
 
-    /// The prompt before the first step.
-    pub(super) fn initial_prompt(&self, args: &TrainArgs) -> Result<SoftPrompt> {
+    /// Virtual tokens, among the others or before them.
+    pub(super) fn n_tokens(&self) -> usize {
+        self.n_soft + self.session.n_ahead
+    }
+
+    /// What is trained, before the first step.
+    pub(super) fn initial(&self, args: &TrainArgs, method: Method) -> Result<PromptEncoder> {
+        let config = self.session.model.config();
+        let (widths, n, seed) = (Widths::of(config), self.n_tokens(), args.seed);
+        match method {
+            Method::Prefix => {
+                let table = match self.init.table(n, widths.prefix, seed) {
+                    Some(table) => table,
+                    None => self.prefix_like(self.initial_table(args)?)?,
+                };
+                Ok(PromptEncoder::new(method, table, widths.prefix, seed))
+            }
+            Method::ProjectedPrefix { .. } => {
+                // as in PEFT: the table is as wide as the keys of a layer
+                let table = self.init.table(n, config.prefix_width(), seed).ok_or_else(|| {
+                    let why = "--prefix-projection starts from numbers, not from words: use --init normal:1, random:X or zero";
+                    Error::Input(why.into())
+                })?;
+                let is_zero = self.init == Init::Zero;
+                let table = if is_zero {
+                    Init::Normal(1.0).table(n, config.prefix_width(), seed)
+                } else {
+                    Some(table)
+                };
+                let table = table.expect("normal numbers make a table");
+                let mut encoder = PromptEncoder::new(method, table, widths.prefix, seed);
+                if is_zero {
+                    encoder.zero_output();
+                }
+                Ok(encoder)
+            }
+            Method::Soft | Method::Mlp { .. } | Method::Lstm { .. } => {
+                Ok(PromptEncoder::new(method, self.initial_table(args)?, widths.d_model, seed))
+            }
+        }
+    }
+
+    /// Keys and values that the model computes for the vectors of a soft prompt: a prefix that does what they would do.
+    fn prefix_like(&self, prompt: SoftPrompt) -> Result<SoftPrompt> {
+        if prompt.kind == Kind::Prefix {
+            return Ok(prompt);
+        }
+        let prefix = self.session.model.prefix_like(&prompt.constant()).map_err(Error::from)?;
+        let (n, width) = (prefix.rows(), prefix.width());
+        Ok(SoftPrompt { kind: Kind::Prefix, ..SoftPrompt::new(n, width, prefix.f32s().to_vec()) })
+    }
+
+    fn initial_table(&self, args: &TrainArgs) -> Result<SoftPrompt> {
         let encoder = self.task.as_ref().map(|task| self.session.task_encoder(task)).transpose()?;
         let prompt = self.init.build(&InitContext {
-            n_tokens: self.n_soft,
+            n_tokens: self.n_tokens(),
+            widths: Widths::of(self.session.model.config()),
             embeddings: self.session.model.embedding(),
             tokenizer: self.session.encode(),
             answers: &encoder.as_ref().map_or_else(Vec::new, TaskEncoder::label_tokens),
             words: &encoder.as_ref().map_or_else(Vec::new, TaskEncoder::soft_words),
             seed: args.seed,
         })?;
-        if let Some(encoder) = &encoder {
+        if let Some(encoder) = encoder.as_ref().filter(|_| self.session.n_ahead == 0) {
             check_prompt_length(encoder, Some(&prompt))?;
         }
         Ok(prompt)
@@ -142,18 +201,22 @@ impl Inputs {
             .file_name()
             .map_or(self.session.name.as_str().into(), |n| n.to_string_lossy());
         let task = self.task.as_ref().map_or("prompt tuning", |t| &t.name);
-        format!("{task} on {model}: {} virtual tokens, {} examples", self.n_soft, self.rows.len())
+        format!("{task} on {model}: {} virtual tokens, {} examples", self.n_tokens(), self.rows.len())
     }
 
-    /// The adapter folder's content for `prompt`, made by `steps` steps.
-    pub(super) fn adapter(&self, args: &TrainArgs, prompt: &SoftPrompt, steps: u64) -> Adapter {
+    /// The adapter folder's content for `prompt`, made by `steps` steps of `method`.
+    ///
+    /// # Errors
+    /// As [`Inputs::initial`].
+    pub(super) fn adapter(
+        &self,
+        args: &TrainArgs,
+        method: Method,
+        prompt: SoftPrompt,
+        steps: u64,
+    ) -> Result<Adapter> {
         let config = self.session.model.config();
-        let base = BaseModel {
-            name: self.session.name.clone(),
-            n_heads: config.n_heads,
-            n_layers: config.n_layers,
-            d_model: config.d_model,
-        };
+        let base = BaseModel::of(config, &self.session.name);
         let provenance = Provenance {
             version: env!("CARGO_PKG_VERSION").into(),
             model: self.session.name.clone(),
@@ -164,11 +227,13 @@ impl Inputs {
             seed: args.seed,
             steps,
         };
-        Adapter {
-            config: AdapterConfig::causal(prompt.n_tokens, &base, self.init.peft()),
-            prompt: prompt.clone(),
-            provenance: Some(provenance),
-        }
+        let config = AdapterConfig::new(prompt.n_tokens, &base, method, self.init.peft());
+        // PEFT makes rows for the decoder of an encoder-decoder that no training changes
+        let unread = match config.n_rows() > prompt.n_tokens {
+            true => self.initial(args, method)?.prompt().values,
+            false => Vec::new(),
+        };
+        Ok(Adapter { config, prompt, unread, provenance: Some(provenance) })
     }
 
     /// The dev evaluation, if there is dev data.
@@ -221,7 +286,8 @@ impl Inputs {
 }
 
 fn hash_row(hash: &mut Sha256, row: &Row) {
-    for source in &row.tokens {
+    hash.update((row.encoder.len() as u64).to_le_bytes());
+    for source in row.sources() {
         let (kind, id) = match source {
             Source::Text(id) => (0u8, id),
             Source::Soft(k) => (1, k),
@@ -229,6 +295,8 @@ fn hash_row(hash: &mut Sha256, row: &Row) {
         hash.update([kind]);
         hash.update(id.to_le_bytes());
     }
-    hash.update((row.scored.start as u64).to_le_bytes());
-    hash.update((row.scored.end as u64).to_le_bytes());
+    for scored in &row.scored {
+        hash.update((scored.at as u64).to_le_bytes());
+        hash.update(scored.token.to_le_bytes());
+    }
 }

@@ -7,10 +7,11 @@ use super::inputs::Inputs;
 use crate::cli::print_json;
 use crate::cli::progress::Progress;
 use crate::error::Result;
+use crate::prompt_encoder::Method;
 use crate::soft_prompt::SoftPrompt;
 use crate::train::run_folder::RunFolder;
 use crate::train::state::State;
-use crate::train::{DevReport, Observer, StepReport};
+use crate::train::{DevReport, Observer, Settings, StepReport};
 
 /// Observer of a run from the command line.
 pub(super) struct Watch<'a> {
@@ -19,6 +20,7 @@ pub(super) struct Watch<'a> {
     folder: &'a mut RunFolder,
     progress: Progress,
     total: u64,
+    method: Method,
     examples: usize,
 }
 
@@ -27,10 +29,11 @@ impl<'a> Watch<'a> {
         args: &'a TrainArgs,
         inputs: &'a Inputs,
         folder: &'a mut RunFolder,
-        total: u64,
+        settings: &Settings,
     ) -> Watch<'a> {
+        let (total, method) = (settings.steps, settings.method);
         let progress = Progress::new("train", total, args.common.json);
-        Watch { args, inputs, folder, progress, total, examples: 0 }
+        Watch { args, inputs, folder, progress, total, method, examples: 0 }
     }
 
     /// Says what is about to happen.
@@ -40,13 +43,12 @@ impl<'a> Watch<'a> {
         }
         let config = inputs.session.model.config();
         self.progress.note(format!(
-            "{}: {} layers, d_model {}, frozen; training {} x {} = {} numbers on {} examples",
+            "{}: {} layers, d_model {}, frozen; training {} numbers for {} virtual tokens on {} examples",
             inputs.session.name,
             config.n_layers,
             config.d_model,
-            state.prompt.n_tokens,
-            state.prompt.d_model,
-            state.prompt.values.len(),
+            state.encoder.len(),
+            inputs.n_tokens(),
             inputs.rows.len()
         ));
         if self.args.resume {
@@ -79,7 +81,9 @@ impl Observer for Watch<'_> {
     fn evaluated(&mut self, report: &DevReport, improved: bool, prompt: &SoftPrompt) -> Result<()> {
         self.folder.log_dev(report)?;
         if improved {
-            self.inputs.adapter(self.args, prompt, report.step).write(self.folder.path())?;
+            self.inputs
+                .adapter(self.args, self.method, prompt.clone(), report.step)?
+                .write(self.folder.path())?;
         }
         if self.args.common.json {
             return print_json(&json!({ "step": report.step, "dev": report.metrics }));

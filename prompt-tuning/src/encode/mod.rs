@@ -1,0 +1,308 @@
+//! From rows of text to rows of tokens: what the model reads, and which of its tokens are scored.
+//!
+//! * With a task: the rendered template with the answer of a label in it or after it; `form` says how, by family of
+//!   model. The special token that the tokenizer puts in front of a text (Llama's BOS, BERT's `[CLS]`) goes before the
+//!   first *text* of the template: a soft prompt at the very front comes before it, as in PEFT, which prepends the
+//!   prompt to a text that is tokenized already. What it puts behind a text (`[SEP]`) ends the row, unless the model is
+//!   causal: there the text goes on.
+//!   An encoder-decoder model reads the template in its encoder and answers in its decoder.
+//! * Without (`pairs`): the soft prompt, then the text as the tokenizer makes it, special tokens included, or raw ids
+//!   as they are.
+//!
+//! Answers and completions are tokenized on their own.
+
+mod form;
+mod pairs;
+
+use std::ops::Range;
+
+use autograd::ops::Source;
+use model::{Config, Family, Row};
+use rayon::prelude::*;
+
+use self::form::{Form, Piece};
+pub use self::pairs::PairEncoder;
+use crate::data::{Dataset, Example};
+use crate::error::{Error, Result};
+use crate::task::Task;
+use crate::template::{Segment, Soft, Template};
+
+/// What turns text into token ids.
+pub trait Encode: Sync {
+    /// The tokens of `text`, with the special tokens that the tokenizer puts around a text if asked for.
+    ///
+    /// # Errors
+    /// Whatever the tokenizer refuses.
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>>;
+
+    /// The tokens of a text that continues another: no special tokens, and no space that the tokenizer puts in front
+    /// of a text of its own.
+    ///
+    /// # Errors
+    /// Whatever the tokenizer refuses.
+    fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode(text, false)
+    }
+
+    /// The mask token of a masked model's tokenizer.
+    fn mask(&self) -> Option<u32> {
+        None
+    }
+
+    /// What stands for gap `i` of a text in a tokenizer of T5.
+    fn gap(&self, i: usize) -> Option<u32> {
+        let _ = i;
+        None
+    }
+}
+
+impl Encode for model::Tokenizer {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        Ok(model::Tokenizer::encode(self, text, add_special_tokens)?)
+    }
+
+    fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(model::Tokenizer::encode_continuation(self, text)?)
+    }
+
+    fn mask(&self) -> Option<u32> {
+        model::Tokenizer::mask(self)
+    }
+
+    fn gap(&self, i: usize) -> Option<u32> {
+        model::Tokenizer::gap(self, i)
+    }
+}
+
+/// What a model can read, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// How it reads, and where it answers.
+    pub family: Family,
+    /// Length of the context window, in tokens.
+    pub n_positions: usize,
+    /// Token ids are below this.
+    pub vocab_size: usize,
+    /// What every row of a decoder behind an encoder begins with.
+    pub decoder_start: u32,
+}
+
+/// An answer of the verbalizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Index into the task's labels.
+    pub label: usize,
+    /// Index into the label's answers.
+    pub answer: usize,
+    /// Its tokens, not empty.
+    pub tokens: Vec<u32>,
+}
+
+/// Encodes the examples of a task.
+pub struct TaskEncoder<'a> {
+    tokenizer: &'a dyn Encode,
+    reader: Reader,
+    form: Form,
+    template: &'a Template,
+    /// What the tokenizer puts in front of a text and behind it.
+    around: [Vec<u32>; 2],
+    /// The virtual tokens of each soft part.
+    soft: Vec<Range<u32>>,
+    /// For soft parts given as words: which part, and the words' tokens.
+    words: Vec<(usize, Vec<u32>)>,
+    candidates: Vec<Candidate>,
+}
+
+impl<'a> TaskEncoder<'a> {
+    /// Tokenizes what all examples have in common.
+    ///
+    /// # Errors
+    /// A template that the model's family cannot use, words or answers without tokens.
+    pub fn new(task: &'a Task, tokenizer: &'a dyn Encode, reader: Reader) -> Result<TaskEncoder<'a>> {
+        let wrong = |why: String| Error::Input(format!("task `{}`: {why}", task.name));
+        let around = around(tokenizer)?;
+        let form = Form::new(reader, tokenizer, &task.template, &around[1]).map_err(wrong)?;
+        form.check(&task.template).map_err(|why| wrong(format!("template: {why}")))?;
+        let (mut soft, mut words, mut next) = (Vec::new(), Vec::new(), 0);
+        for (i, part) in task.template.soft().enumerate() {
+            let n = match part {
+                Soft::Count(n) => *n as u32,
+                Soft::Words(text) => {
+                    let tokens = tokenizer.encode(text, false)?;
+                    let n = tokens.len() as u32;
+                    words.push((i, tokens));
+                    n
+                }
+            };
+            if n == 0 {
+                return Err(wrong("the words of a soft part have no tokens in this vocabulary".into()));
+            }
+            soft.push(next..next + n);
+            next += n;
+            reader.check_soft(next as usize).map_err(wrong)?;
+        }
+        let candidates = candidates(task, tokenizer, &form)?;
+        for Candidate { label, answer, tokens } in &candidates {
+            let check = form.check_answer(&task.template, tokens);
+            let answer = &task.labels[*label].answers[*answer];
+            check.map_err(|why| wrong(format!("answer {answer:?} {why}")))?;
+        }
+        Ok(TaskEncoder { tokenizer, reader, form, template: &task.template, around, soft, words, candidates })
+    }
+
+    /// Virtual tokens of the template.
+    pub fn n_soft(&self) -> usize {
+        self.soft.last().map_or(0, |range| range.end as usize)
+    }
+
+    /// The virtual tokens that the template starts from words, and the tokens of those words.
+    pub fn soft_words(&self) -> Vec<(Range<usize>, Vec<u32>)> {
+        let range = |i: usize| self.soft[i].start as usize..self.soft[i].end as usize;
+        self.words.iter().map(|(i, tokens)| (range(*i), tokens.clone())).collect()
+    }
+
+    /// All answers, label by label in the order of the task.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// Tokens of the answers, the first answer of every label before any second: what [`crate::init::Init::Labels`]
+    /// starts from.
+    pub fn label_tokens(&self) -> Vec<Vec<u32>> {
+        let mut candidates: Vec<&Candidate> = self.candidates.iter().collect();
+        candidates.sort_by_key(|c| c.answer);
+        candidates.into_iter().map(|c| c.tokens.clone()).collect()
+    }
+
+    /// One row per example: the first answer of its label is scored. Weights are 1.
+    ///
+    /// # Errors
+    /// [`Error::Data`]: an example without label, or one that does not fit the context window.
+    pub fn training_rows(&self, data: &Dataset<Example>) -> Result<Vec<Row>> {
+        in_order(data.rows.par_iter().map(|example| {
+            let candidate = self.candidates.iter().find(|c| Some(c.label) == example.label && c.answer == 0);
+            let candidate = candidate.ok_or_else(|| data.error(example.line, "it has no label".into()))?;
+            let pieces = self.pieces(data, example)?;
+            self.row(&pieces, candidate).map_err(|why| data.error(example.line, why))
+        }))
+    }
+
+    /// The rows of each example: one per candidate, in the order of [`TaskEncoder::candidates`]. Weights are 1.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an example that does not fit the context window.
+    pub fn scoring_rows(&self, data: &Dataset<Example>) -> Result<Vec<Vec<Row>>> {
+        in_order(data.rows.par_iter().map(|example| {
+            let pieces = self.pieces(data, example)?;
+            let row = |candidate| self.row(&pieces, candidate).map_err(|why| data.error(example.line, why));
+            self.candidates.iter().map(row).collect()
+        }))
+    }
+
+    /// The template with the example in it, the answer still open.
+    fn pieces(&self, data: &Dataset<Example>, example: &Example) -> Result<Vec<Piece>> {
+        let segments = self.template.render(|name| example.fields.get(name).map(String::as_str));
+        let segments =
+            segments.map_err(|name| data.error(example.line, format!("there is no field `{name}`")))?;
+        let [before, after] = &self.around;
+        let mut pieces: Vec<Piece> = Vec::new();
+        let text = |ids: &[u32]| ids.iter().map(|&id| Piece::Token(Source::Text(id))).collect::<Vec<_>>();
+        let mut beginning = Some(before);
+        for segment in segments {
+            if let Segment::Soft(i) = segment {
+                pieces.extend(self.soft[i].clone().map(|k| Piece::Token(Source::Soft(k))));
+                continue;
+            }
+            let first = beginning.is_some();
+            pieces.extend(beginning.take().into_iter().flat_map(|ids| text(ids)));
+            match segment {
+                Segment::Text(t) if first => pieces.extend(text(&self.tokenizer.encode(&t, false)?)),
+                Segment::Text(t) => pieces.extend(text(&self.tokenizer.encode_continuation(&t)?)),
+                Segment::Answer(slot) => pieces.push(Piece::Answer(slot)),
+                Segment::Soft(_) => {}
+            }
+        }
+        if self.reader.family != Family::Causal {
+            pieces.extend(text(after));
+        }
+        Ok(pieces)
+    }
+
+    fn row(&self, pieces: &[Piece], candidate: &Candidate) -> Result<Row, String> {
+        self.reader.check(self.form.row(pieces, &candidate.tokens)?)
+    }
+}
+
+impl Reader {
+    /// Of a model.
+    pub fn of(config: &Config) -> Reader {
+        let Config { architecture, n_positions, vocab_size, seq2seq, .. } = *config;
+        let decoder_start = seq2seq.map_or(0, |seq2seq| seq2seq.decoder_start_token_id);
+        Reader { family: architecture.family(), n_positions, vocab_size, decoder_start }
+    }
+
+    /// The row, if the model can read it. Its scored tokens count as answer tokens, whatever stands for them.
+    fn check(self, row: Row) -> Result<Row, String> {
+        let n_soft = row.sources().filter(|source| matches!(source, Source::Soft(_))).count();
+        if row.len() > self.n_positions {
+            let (sum, n_answer) = (row.len(), row.scored.len());
+            let n_text = sum - n_soft - n_answer;
+            return Err(format!(
+                "{n_soft} soft + {n_text} text + {n_answer} answer tokens = {sum}, but the context window of the model \
+                 is {} tokens; shorten the text or the soft prompt",
+                self.n_positions
+            ));
+        }
+        let read = row.sources().filter_map(|source| match source {
+            Source::Text(id) => Some(id),
+            Source::Soft(_) => None,
+        });
+        let mut all = read.chain(row.scored.iter().map(|p| p.token));
+        let outside = all.find(|&id| id as usize >= self.vocab_size);
+        drop(all);
+        match outside {
+            Some(id) => Err(format!(
+                "token id {id} is outside the vocabulary of the model ({} tokens)",
+                self.vocab_size
+            )),
+            None => Ok(row),
+        }
+    }
+
+    /// That soft tokens leave room for one more, said before anything of their size is made.
+    fn check_soft(self, n_soft: usize) -> Result<(), String> {
+        match n_soft < self.n_positions {
+            true => Ok(()),
+            false => Err(format!(
+                "{n_soft} soft tokens leave no room for text in the context window of {} tokens; use fewer",
+                self.n_positions
+            )),
+        }
+    }
+}
+
+/// The special tokens that the tokenizer puts in front of a text and behind it.
+fn around(tokenizer: &dyn Encode) -> Result<[Vec<u32>; 2]> {
+    let (plain, whole) = (tokenizer.encode("a", false)?, tokenizer.encode("a", true)?);
+    let at = whole.windows(plain.len().max(1)).position(|window| window == plain);
+    let (before, rest) = whole.split_at(at.unwrap_or(0));
+    Ok([before.to_vec(), rest.strip_prefix(plain.as_slice()).unwrap_or_default().to_vec()])
+}
+
+fn candidates(task: &Task, tokenizer: &dyn Encode, form: &Form) -> Result<Vec<Candidate>> {
+    let mut candidates = Vec::new();
+    for (label, l) in task.labels.iter().enumerate() {
+        for (answer, text) in l.answers.iter().enumerate() {
+            candidates.push(Candidate { label, answer, tokens: form.tokens(tokenizer, text)? });
+        }
+    }
+    Ok(candidates)
+}
+
+/// The results in order, or the error of the first row that has one, whichever thread met one first.
+fn in_order<T: Send>(rows: impl IndexedParallelIterator<Item = Result<T>>) -> Result<Vec<T>> {
+    rows.collect::<Vec<_>>().into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;
