@@ -200,4 +200,6 @@ def text_records(folder):
     return {"texts": [{"text": t, "ids": tokenizer(t, add_special_tokens=False)["input_ids"]} for t in TEXTS]}
 
 
+# seeds of the records: greedy text must not hang on rounding
+SEEDS = {"gguf-llama": 180, "gguf-qwen2": 190, "gguf-gpt2": 200}
 CASES = {"gguf-llama": llama, "gguf-qwen2": qwen2, "gguf-gpt2": gpt2}

@@ -109,7 +109,7 @@ def main():
         write_json(FIXTURES / "t5-buckets.json", fixture_t5.buckets())
     for i, name in enumerate(ALL):
         if not a.cases or name in a.cases:
-            make(name, seed=100 + 10 * i)
+            make(name, seed=fixture_gguf.SEEDS.get(name, 100 + 10 * i))
 
 
 if __name__ == "__main__":
