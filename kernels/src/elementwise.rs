@@ -9,8 +9,8 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::{
-    blocks::Widen,
     Elements, Isa,
+    blocks::Widen,
     simd::{Simd, SimdOp},
     slices::{Added, Step, TASK, run_all, run_map},
 };

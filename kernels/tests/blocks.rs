@@ -59,7 +59,16 @@ fn every_format_widens_to_the_bits_of_the_reference_package() {
 /// Both directions, both layouts, every instruction set, few rows and many: the bits of the same product with an f32 copy.
 #[test]
 fn a_product_has_the_bits_of_the_widened_product() {
-    let sizes = [(1, 256, 512), (2, 512, 256), (3, 256, 256), (7, 768, 256), (8, 256, 1280), (9, 1024, 768), (16, 256, 256), (45, 1280, 512)];
+    let sizes = [
+        (1, 256, 512),
+        (2, 512, 256),
+        (3, 256, 256),
+        (7, 768, 256),
+        (8, 256, 1280),
+        (9, 1024, 768),
+        (16, 256, 256),
+        (45, 1280, 512),
+    ];
     for format in BlockFormat::ALL {
         for (m, n_in, n_out) in sizes {
             let mut rng = Rng((m * n_in) as u64);
@@ -77,7 +86,10 @@ fn a_product_has_the_bits_of_the_widened_product() {
                 };
                 let (expected, actual) = (run(Elements::F32(&wide)), run(Elements::Blocks(blocks)));
                 let what = format!("{format:?} {} {layout:?} {precision:?} {m}x{n_in}x{n_out}", isa.name());
-                assert!(expected.0.iter().chain(&expected.1).all(|&x| f32::from_bits(x).is_finite()), "{what}");
+                assert!(
+                    expected.0.iter().chain(&expected.1).all(|&x| f32::from_bits(x).is_finite()),
+                    "{what}"
+                );
                 assert!(actual == expected, "{what}");
             }
         }
@@ -87,7 +99,9 @@ fn a_product_has_the_bits_of_the_widened_product() {
 /// Rows of 32-number blocks need not be multiples of anything else.
 #[test]
 fn odd_numbers_of_blocks() {
-    for (m, n_in, n_out) in [(1, 96, 5 * 32), (5, 32, 7 * 32), (20, 13 * 32, 32), (33, 7 * 32, 11 * 32), (4, 96, 33 * 32)] {
+    for (m, n_in, n_out) in
+        [(1, 96, 5 * 32), (5, 32, 7 * 32), (20, 13 * 32, 32), (33, 7 * 32, 11 * 32), (4, 96, 33 * 32)]
+    {
         let mut rng = Rng(n_out as u64);
         let bytes = random_blocks(BlockFormat::Q5_1, n_in * n_out, &mut rng);
         let blocks = Blocks::new(BlockFormat::Q5_1, &bytes);

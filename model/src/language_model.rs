@@ -6,6 +6,7 @@ use std::sync::Arc;
 use autograd::ops::{self, Intervals, Scored, Source};
 use autograd::{Linear, Tape, Value};
 use kernels::matmul::{Layout, Precision};
+use kernels::rope::Pairs;
 use kernels::threads::on_pool;
 use tensor::{Checkpoint, Frozen, Tensor};
 
@@ -212,6 +213,21 @@ impl LanguageModel {
         on_pool(|| ops::linear(&Tape::new(), &hidden, &self.head, None).tensor().clone())
     }
 
+    /// Whether the model can take prefixes as PEFT has them.
+    ///
+    /// # Errors
+    /// The lanes of its keys are in another order (a Llama in a GGUF file), so a prefix would mean something else.
+    pub fn check_prefix(&self) -> Result<()> {
+        match self.config.rope.map(|rope| rope.pairs) {
+            Some(Pairs::Neighbours) => Err(Error::Tokens(
+                "a Llama in a GGUF file has the lanes of its keys in another order than prefixes do; use the model's Hugging \
+                 Face folder, or a soft prompt"
+                    .into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the model can take this row with this prompt.
     ///
     /// # Errors
@@ -219,6 +235,9 @@ impl LanguageModel {
     pub fn check_row(&self, sources: &[Source], prompt: Option<&Prompt>) -> Result<()> {
         let Config { vocab_size, n_positions, .. } = self.config;
         let (n_soft, n_ahead) = (Prompt::n_soft(prompt), Prompt::n_ahead(prompt));
+        if n_ahead > 0 {
+            self.check_prefix()?;
+        }
         if sources.is_empty() {
             return Err(Error::Tokens("a row has no tokens; give at least one".into()));
         }

@@ -103,16 +103,25 @@ fn tensors_that_lie() {
     check(&changed("blk.1.ffn_u", 0, b"q"), &["blk.1.ffn_up.weight` is not in"]);
     check(&changed("blk.1.attn_", 0, b"k"), &["there are two tensors `blk.1.attn_k"]);
     // 64 inner features became 32
-    check(&changed("llama.feed_forward_length", 4, &32u32.to_le_bytes()), &["ffn_gate.weight` has shape [64, 256]"]);
+    check(
+        &changed("llama.feed_forward_length", 4, &32u32.to_le_bytes()),
+        &["ffn_gate.weight` has shape [64, 256]"],
+    );
 }
 
 #[test]
 fn configurations_that_are_not_supported() {
-    check(&changed("general.architecture", 12, b"gemma"), &["architecture `gemma` is not supported", "qwen2"]);
+    check(
+        &changed("general.architecture", 12, b"gemma"),
+        &["architecture `gemma` is not supported", "qwen2"],
+    );
     check(&changed("llama.block_coun", 0, b"x"), &["`llama.block_count` is missing"]);
     check(&changed("llama.rope.dimension_count", 4, &8u32.to_le_bytes()), &["8 of 16 lanes"]);
     check(&changed("llama.attention.head_count", 4, &3u32.to_le_bytes()), &["model.gguf"]);
-    check(&changed("llama.attention.layer_norm_rms_epsilon", 4, &f32::NAN.to_le_bytes()), &["must be a number"]);
+    check(
+        &changed("llama.attention.layer_norm_rms_epsilon", 4, &f32::NAN.to_le_bytes()),
+        &["must be a number"],
+    );
 }
 
 #[test]
@@ -135,7 +144,8 @@ fn tokenizers_that_are_not_known() {
 fn a_folder_with_a_gguf_file_says_so() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(common::model_path(LLAMA), folder.path().join("small.gguf")).unwrap();
-    std::fs::copy(common::folder("llama3-rope").join("config.json"), folder.path().join("config.json")).unwrap();
+    std::fs::copy(common::folder("llama3-rope").join("config.json"), folder.path().join("config.json"))
+        .unwrap();
     check(&refusal(folder.path()), &["it holds the GGUF file small.gguf; give that file itself"]);
 }
 

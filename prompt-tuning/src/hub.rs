@@ -22,7 +22,8 @@ pub fn model_folder(name: &str) -> Result<PathBuf> {
         if name.ends_with(".gguf") {
             return Ok(path.to_path_buf());
         }
-        let what = "a file that is no .gguf is not a model; give a folder in Hugging Face layout, or a .gguf file";
+        let what =
+            "a file that is no .gguf is not a model; give a folder in Hugging Face layout, or a .gguf file";
         return Err(Error::Input(format!("--model `{name}`: {what}")));
     }
     if !is_hub_id(name) {

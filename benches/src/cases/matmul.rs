@@ -127,7 +127,9 @@ impl Problem {
         if let Stored::Blocks(_) = self.stored {
             // files have them this way round; of the many rows one shape shows the cost of widening
             let shown = self.kind == Kind::FewRows || (self.rows, self.n_out) == (820, 3072);
-            return self.layout == Layout::OutIn && shown && (self.direction == Direction::Forward || goes_back);
+            return self.layout == Layout::OutIn
+                && shown
+                && (self.direction == Direction::Forward || goes_back);
         }
         (self.direction == Direction::Forward || goes_back) && (!rounds || self.kind == Kind::Matmul)
     }

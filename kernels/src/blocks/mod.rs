@@ -102,7 +102,11 @@ pub struct Blocks<'a> {
 impl<'a> Blocks<'a> {
     /// The blocks in `bytes`. Panics when these are no whole blocks.
     pub fn new(format: BlockFormat, bytes: &'a [u8]) -> Blocks<'a> {
-        assert!(bytes.len().is_multiple_of(format.bytes()), "{} bytes are no whole {format:?} blocks", bytes.len());
+        assert!(
+            bytes.len().is_multiple_of(format.bytes()),
+            "{} bytes are no whole {format:?} blocks",
+            bytes.len()
+        );
         Blocks { format, bytes }
     }
 
@@ -129,7 +133,11 @@ impl<'a> Blocks<'a> {
     /// Writes the numbers `from .. from + out.len()`, widened. Panics when these are no whole blocks inside.
     pub fn widen(self, from: usize, out: &mut [f32]) {
         let numbers = self.format.numbers();
-        assert!(from.is_multiple_of(numbers) && out.len().is_multiple_of(numbers), "whole {:?} blocks", self.format);
+        assert!(
+            from.is_multiple_of(numbers) && out.len().is_multiple_of(numbers),
+            "whole {:?} blocks",
+            self.format
+        );
         Portable.call(Widen { blocks: self, from, out });
     }
 }

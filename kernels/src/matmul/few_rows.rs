@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::arithmetic::{Arithmetic, Exact, Rounded};
 use super::tiles::{self, Tile};
-use super::{few_blocks, Element, Elements, Order, Precision, Product, Size, load_up_to, store_up_to};
+use super::{Element, Elements, Order, Precision, Product, Size, few_blocks, load_up_to, store_up_to};
 use crate::Isa;
 use crate::blocks::Blocks;
 use crate::simd::portable::round_bf16;

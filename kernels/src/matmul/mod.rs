@@ -33,8 +33,8 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::blocks::Blocks;
 use crate::Isa;
+use crate::blocks::Blocks;
 use crate::simd::{Simd, portable::widen_f16};
 
 /// The numbers of a weight as they lie in memory.
@@ -251,7 +251,8 @@ fn run(isa: Isa, product: Product, c: &mut [f32]) {
     assert_eq!(product.b.len(), k * n, "the weight is [{k}, {n}] or the other way round");
     assert_eq!(c.len(), m * n, "the output is [{m}, {n}]");
     if let Elements::Blocks(blocks) = product.b {
-        let (row, numbers) = (if product.order == Order::RowMajor { n } else { k }, blocks.format().numbers());
+        let (row, numbers) =
+            (if product.order == Order::RowMajor { n } else { k }, blocks.format().numbers());
         assert!(row.is_multiple_of(numbers), "a row of {row} is no whole {:?} blocks", blocks.format());
     }
     let Epilogue { bias, residual } = product.epilogue;

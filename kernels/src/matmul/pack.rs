@@ -204,7 +204,8 @@ impl PackColumns<'_> {
             for (i, out) in wide.chunks_exact_mut(pitch).take(pieces).enumerate() {
                 s.call(Widen { blocks, from: start - first + i * stride, out });
             }
-            let source = Source { b: Elements::F32(&[]), order, stride: pitch, start: first, kc: depth, width };
+            let source =
+                Source { b: Elements::F32(&[]), order, stride: pitch, start: first, kc: depth, width };
             PackColumns { source, precision, b_panel: panel }.from::<S, f32, A>(s, &wide);
         }
     }

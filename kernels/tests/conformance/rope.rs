@@ -72,12 +72,14 @@ fn neighbours_are_reordered_halves() {
         let (tokens, heads) = (7, 3);
         let n = tokens * heads * 2 * half;
         let inv_freq: Vec<f32> = (0..half).map(|i| 100f32.powf(-(i as f32) / half as f32)).collect();
-        let [halves, neighbours] =
-            [Pairs::Halves, Pairs::Neighbours].map(|pairs| Table::new(&[0, 1, 2, 3, 5, 8, 130], &inv_freq, pairs));
+        let [halves, neighbours] = [Pairs::Halves, Pairs::Neighbours]
+            .map(|pairs| Table::new(&[0, 1, 2, 3, 5, 8, 130], &inv_freq, pairs));
         // lane 2i of a head is lane i of the half-split order, lane 2i + 1 is lane i + half
         let split = |x: &[f32]| -> Vec<f32> {
             let heads = x.chunks(2 * half);
-            heads.flat_map(|x| [0, 1].into_iter().flat_map(move |o| (0..half).map(move |i| x[2 * i + o]))).collect()
+            heads
+                .flat_map(|x| [0, 1].into_iter().flat_map(move |o| (0..half).map(move |i| x[2 * i + o])))
+                .collect()
         };
         let x = normals(3, n);
         for rotate in [rope::forward, rope::backward] {

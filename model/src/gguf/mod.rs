@@ -103,7 +103,9 @@ impl Source<'_> {
             let key = format!("{model_type}.{suffix}");
             match self.value(&key)? {
                 Some(value) => drop(keys.insert(theirs.into(), value)),
-                None if needed => return Err(self.wrong(format!("`{key}` is missing; convert the model again"))),
+                None if needed => {
+                    return Err(self.wrong(format!("`{key}` is missing; convert the model again")));
+                }
                 None => {}
             }
         }
@@ -143,7 +145,9 @@ impl Source<'_> {
         if model_type == "llama" && bias("ffn_up") {
             keys.insert("mlp_bias".into(), json!(true));
         }
-        if let Some(kind) = self.value(&format!("{model_type}.rope.scaling.type"))?.filter(|kind| kind != "none") {
+        if let Some(kind) =
+            self.value(&format!("{model_type}.rope.scaling.type"))?.filter(|kind| kind != "none")
+        {
             let factor = self.value(&format!("{model_type}.rope.scaling.factor"))?;
             keys.insert("rope_scaling".into(), json!({ "rope_type": kind, "factor": factor }));
         }
@@ -155,7 +159,8 @@ impl Source<'_> {
     fn check_rotation(&self, model_type: &str, keys: &mut Map<String, Json>) -> Result<()> {
         let Some(rotated) = self.value(&format!("{model_type}.rope.dimension_count"))? else { return Ok(()) };
         let size = |key: &str| keys.get(key).and_then(Json::as_u64);
-        let even = size("hidden_size").zip(size("num_attention_heads").filter(|&n| n > 0)).map(|(d, n)| d / n);
+        let even =
+            size("hidden_size").zip(size("num_attention_heads").filter(|&n| n > 0)).map(|(d, n)| d / n);
         match size("head_dim").or(even) {
             Some(head_dim) if rotated != json!(head_dim) => {
                 let why = format!("{rotated} of {head_dim} lanes of a head are rotated; only all can be");

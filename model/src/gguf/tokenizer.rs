@@ -61,7 +61,10 @@ impl<'a> Vocabulary<'a> {
             Some(kinds) => kinds.into_iter().map(whole).collect::<Option<Vec<u64>>>().unwrap_or_default(),
         };
         if kinds.len() != tokens.len() {
-            return Err(format!("`tokenizer.ggml.token_type` does not give {} kinds, one for each token", tokens.len()));
+            return Err(format!(
+                "`tokenizer.ggml.token_type` does not give {} kinds, one for each token",
+                tokens.len()
+            ));
         }
         Ok(Vocabulary { metadata, tokens, kinds })
     }
@@ -85,13 +88,16 @@ impl<'a> Vocabulary<'a> {
         match self.metadata.get("tokenizer.ggml.model") {
             Some(Value::Text("gpt2")) => self.byte_level(),
             Some(Value::Text("llama")) => self.sentence_piece(),
-            Some(other) => Err(format!("`tokenizer.ggml.model` {other} is not supported; \"gpt2\" and \"llama\" are")),
+            Some(other) => {
+                Err(format!("`tokenizer.ggml.model` {other} is not supported; \"gpt2\" and \"llama\" are"))
+            }
             None => Err("it has no `tokenizer.ggml.model`; give token ids instead of text".into()),
         }
     }
 
     fn byte_level(&self) -> Result<Json, String> {
-        let merges = strings(self.metadata, "tokenizer.ggml.merges")?.ok_or("it has no `tokenizer.ggml.merges`")?;
+        let merges =
+            strings(self.metadata, "tokenizer.ggml.merges")?.ok_or("it has no `tokenizer.ggml.merges`")?;
         let pair = |merge: &&str| match merge.split_once(' ') {
             Some((left, right)) => Ok(json!([left, right])),
             None => Err(format!("the merge {merge:?} has no space")),
@@ -101,9 +107,7 @@ impl<'a> Vocabulary<'a> {
             Some(Value::Text(name)) => name,
             _ => "gpt-2",
         };
-        let bytes = |use_regex: bool| {
-            json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex })
-        };
+        let bytes = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
         let first_split = |regex: &str| {
             let split = json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false });
             json!({ "type": "Sequence", "pretokenizers": [split, bytes(false)] })
@@ -140,7 +144,10 @@ impl<'a> Vocabulary<'a> {
         let number = |v: &Value| if let Value::Float(x) = v { Some(*x) } else { None };
         let scores = scores.iter().map(number).collect::<Option<Vec<f64>>>().unwrap_or_default();
         if scores.len() != self.tokens.len() {
-            return Err(format!("`tokenizer.ggml.scores` does not give {} scores, one for each token", self.tokens.len()));
+            return Err(format!(
+                "`tokenizer.ggml.scores` does not give {} scores, one for each token",
+                self.tokens.len()
+            ));
         }
         let unknown = self.kinds.iter().position(|&kind| kind == UNKNOWN).map(|id| self.tokens[id]);
         let prefix = self.flag("add_space_prefix", true);
@@ -231,7 +238,9 @@ impl<'a> Vocabulary<'a> {
             all.extend(here.into_iter().map(|(_, l, r)| (score, l, r)));
         }
         let length = |text: &str| text.chars().count();
-        all.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (length(b.1), length(b.2)).cmp(&(length(a.1), length(a.2)))));
+        all.sort_by(|a, b| {
+            b.0.total_cmp(&a.0).then_with(|| (length(b.1), length(b.2)).cmp(&(length(a.1), length(a.2))))
+        });
         all.into_iter().map(|(_, l, r)| json!([l, r])).collect()
     }
 }

@@ -60,10 +60,13 @@ fn header(file: &Arc<MappedFile>) -> Result<(Metadata, BTreeMap<String, Info>), 
             return Err("it is big-endian; convert it with gguf-py's gguf_convert_endian".into());
         }
         version => {
-            return Err(format!("it has version {version}, but only 2 and 3 can be read; convert the model again"));
+            return Err(format!(
+                "it has version {version}, but only 2 and 3 can be read; convert the model again"
+            ));
         }
     }
-    let (n_tensors, n_pairs) = (reader.u64("the number of tensors")?, reader.u64("the number of metadata pairs")?);
+    let (n_tensors, n_pairs) =
+        (reader.u64("the number of tensors")?, reader.u64("the number of metadata pairs")?);
     let metadata = Metadata::read(file.clone(), &mut reader, n_pairs)?;
     let infos = infos(&mut reader, n_tensors)?;
     let alignment = match metadata.get("general.alignment") {
@@ -110,7 +113,10 @@ fn info(reader: &mut Reader) -> Result<Claim, String> {
     let count = count.ok_or_else(|| named(format!("its dimensions {dims:?} are beyond any memory")))?;
     let per_block = dtype.per_block() as u64;
     if dims[0] % per_block != 0 {
-        return Err(named(format!("its rows have {} numbers, but {dtype} has blocks of {per_block}", dims[0])));
+        return Err(named(format!(
+            "its rows have {} numbers, but {dtype} has blocks of {per_block}",
+            dims[0]
+        )));
     }
     let bytes = dtype.bytes(count as usize) as u64;
     let shape = dims.iter().rev().map(|&d| d as usize).collect();
@@ -123,7 +129,9 @@ fn place(claims: Vec<Claim>, data: u64, alignment: u64, len: u64) -> Result<BTre
     let mut ranges = Vec::new();
     for Claim { name, shape, dtype, offset, bytes } in claims {
         if offset % alignment != 0 {
-            return Err(format!("tensor `{name}` is at offset {offset}, which is no multiple of {alignment}"));
+            return Err(format!(
+                "tensor `{name}` is at offset {offset}, which is no multiple of {alignment}"
+            ));
         }
         let start = data.checked_add(offset);
         let end = start.and_then(|start| start.checked_add(bytes)).filter(|&end| end <= len);

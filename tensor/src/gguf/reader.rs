@@ -29,7 +29,9 @@ impl<'a> Reader<'a> {
                 self.at += taken.len();
                 Ok(taken)
             }
-            None => Err(format!("the file ends within {what}: {n} bytes are needed, {} are left", left.len())),
+            None => {
+                Err(format!("the file ends within {what}: {n} bytes are needed, {} are left", left.len()))
+            }
         }
     }
 
