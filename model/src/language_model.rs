@@ -6,6 +6,7 @@ use std::sync::Arc;
 use autograd::ops::{self, Intervals, Scored, Source};
 use autograd::{Linear, Tape, Value};
 use kernels::matmul::{Layout, Precision};
+use kernels::rope::Pairs;
 use kernels::threads::on_pool;
 use tensor::{Checkpoint, Frozen, Tensor};
 
@@ -14,7 +15,7 @@ use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
 use crate::t5::{self, T5};
-use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Prompt, Result};
+use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Prompt, Result, gguf};
 
 /// The tokens of one call of [`LanguageModel::hidden`].
 #[derive(Debug)]
@@ -60,13 +61,15 @@ enum Blocks {
 }
 
 impl LanguageModel {
-    /// Opens a folder in Hugging Face layout. Reads no weights but the small vectors (norms, biases) that are not f32.
+    /// Opens a folder in Hugging Face layout, or a GGUF file. Reads no weights but the small vectors (norms, biases) that are not f32.
     ///
     /// # Errors
     /// A file is missing or malformed, a tensor is missing or misshaped, or the model is of a kind we cannot run.
     pub fn open(folder: &Path) -> Result<LanguageModel> {
-        let config = Config::open(folder)?;
-        let checkpoint = Checkpoint::open(folder)?;
+        let (config, checkpoint) = match folder.is_file() {
+            true => gguf::open(folder)?,
+            false => (Config::open(folder)?, Checkpoint::open(folder)?),
+        };
         let (name, blocks) = match config.architecture {
             Architecture::Gpt2 => {
                 (gpt2::embedding_name(&checkpoint), Blocks::Gpt2(Gpt2::load(&checkpoint, &config)?))
@@ -219,6 +222,21 @@ impl LanguageModel {
         on_pool(|| ops::linear(&Tape::new(), &hidden, &self.head, None).tensor().clone())
     }
 
+    /// Whether the model can take prefixes as PEFT has them.
+    ///
+    /// # Errors
+    /// The lanes of its keys are in another order (a Llama in a GGUF file), so a prefix would mean something else.
+    pub fn check_prefix(&self) -> Result<()> {
+        match self.config.rope.map(|rope| rope.pairs) {
+            Some(Pairs::Neighbours) => Err(Error::Tokens(
+                "a Llama in a GGUF file has the lanes of its keys in another order than prefixes do; use the model's Hugging \
+                 Face folder, or a soft prompt"
+                    .into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the model can take this row with this prompt.
     ///
     /// # Errors
@@ -226,6 +244,9 @@ impl LanguageModel {
     pub fn check_row(&self, sources: &[Source], prompt: Option<&Prompt>) -> Result<()> {
         let Config { vocab_size, n_positions, .. } = self.config;
         let (n_soft, n_ahead) = (Prompt::n_soft(prompt), Prompt::n_ahead(prompt));
+        if n_ahead > 0 {
+            self.check_prefix()?;
+        }
         if sources.is_empty() {
             return Err(Error::Tokens("a row has no tokens; give at least one".into()));
         }

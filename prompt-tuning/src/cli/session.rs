@@ -57,6 +57,9 @@ impl Session {
         if folder.is_file() {
             let prompt = npy::read(folder)?;
             prompt.check(folder, Widths::of(self.model.config()))?;
+            if prompt.n_ahead() > 0 {
+                self.model.check_prefix()?;
+            }
             return Ok(Some(prompt));
         }
         let adapter = Adapter::read(folder)?;
@@ -69,6 +72,9 @@ impl Session {
         };
         adapter.check(folder, identity, force)?;
         self.n_ahead = adapter.prompt.n_ahead();
+        if self.n_ahead > 0 {
+            self.model.check_prefix()?;
+        }
         Ok(Some(adapter.prompt))
     }
 

@@ -45,6 +45,7 @@ impl Inputs {
         let init = args.init.parse().map_err(|e| Error::Input(format!("--init {e}")))?;
         let mut session = Session::open(&args.model, &args.common)?;
         if args.method == cli::train::Method::Prefix {
+            session.model.check_prefix()?;
             let in_template = task.as_ref().and_then(|t| t.template.without_soft_prefix()).map(|(_, n)| n);
             let length = args.prompt_length.map(|n| n as usize).or(in_template);
             session.n_ahead = length.unwrap_or(DEFAULT_PROMPT_LENGTH);
