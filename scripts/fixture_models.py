@@ -22,9 +22,9 @@ def randomise(model, seed):
             value = SPREAD["bias"] * noise
         elif p.dim() == 1:
             value = 1 + SPREAD["norm"] * noise
-        elif "wpe" in name:
+        elif "wpe" in name or "position_embeddings" in name or "token_type" in name:
             value = SPREAD["position"] * noise
-        elif "wte" in name or "embed_tokens" in name or "lm_head" in name:
+        elif any(part in name for part in ("wte", "embed_tokens", "word_embeddings", "lm_head", "predictions.decoder")):
             value = SPREAD["embed"] * noise
         else:
             conv1d = name.split(".")[-2] in ("c_attn", "c_proj", "c_fc")  # [in, out]; all others are [out, in]

@@ -21,6 +21,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 
+import fixture_bert
 import fixture_gguf
 import fixture_records
 import fixture_t5
@@ -29,7 +30,7 @@ from fixture_models import CASES, write_json
 
 FIXTURES = Path(__file__).resolve().parent.parent / "model" / "tests" / "fixtures"
 WITH_ADAPTER = ("gpt2-tied-f32", "llama-gqa-tied-bf16", "t5-v1.1-gated-bf16")
-ALL = CASES | fixture_text.CASES | fixture_t5.CASES | fixture_gguf.CASES
+ALL = CASES | fixture_text.CASES | fixture_t5.CASES | fixture_bert.CASES | fixture_gguf.CASES
 TOLERANCE = 1e-4
 
 
@@ -38,7 +39,7 @@ def records_of(folder):
     if (folder / fixture_gguf.FILE).exists():
         return fixture_records
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
-    return fixture_t5 if model_type == "t5" else fixture_records
+    return {"t5": fixture_t5, "bert": fixture_bert}.get(model_type, fixture_records)
 
 
 def check_weights(folder, made):

@@ -1,7 +1,11 @@
-//! One update step of each optimizer, on the parameter where it lies.
+//! One update step of each optimizer, on the parameter where it lies: vector by vector, in tasks, limited by memory.
 //!
-//! A prompt has a few thousand numbers, so these are plain loops. Full fine-tuning has many more, but there a step
-//! costs little beside the gradients. Scalars (bias corrections, decays) are computed in f64, as torch does in Python.
+//! Scalars (bias corrections, decays) are computed in f64, as torch does in Python. Every operation is rounded, none is
+//! fused, so that a step has the same bits with every instruction set, Adafactor's sums aside.
+
+use crate::Isa;
+use crate::simd::{Simd, SimdOp};
+use crate::slices::{self, Step, run_all, run_map};
 
 /// Settings of AdamW (Loshchilov & Hutter 2019), as `torch.optim.AdamW` means them.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +40,29 @@ pub fn adamw(settings: AdamW, step: u64, param: &mut [f32], grad: &[f32], m: &mu
     let step_size = (f64::from(lr) / correction(beta1)) as f32;
     let root_correction2 = correction(beta2).sqrt() as f32;
     let keep = (1.0 - f64::from(lr) * f64::from(weight_decay)) as f32;
-    for (((p, &g), m), v) in param.iter_mut().zip(grad).zip(m).zip(v) {
-        *p *= keep;
-        *m += (g - *m) * (1.0 - beta1);
-        *v = *v * beta2 + (1.0 - beta2) * g * g;
-        *p -= step_size * *m / (v.sqrt() / root_correction2 + eps);
+    let f = AdamWStep { keep, beta1, beta2, step_size, root_correction2, eps };
+    run_map(Isa::best(), f, [grad], [param, m, v]);
+}
+
+#[derive(Clone, Copy)]
+struct AdamWStep {
+    keep: f32,
+    beta1: f32,
+    beta2: f32,
+    step_size: f32,
+    root_correction2: f32,
+    eps: f32,
+}
+
+impl Step<1, 3> for AdamWStep {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [g]: [S::V; 1], [p, m, v]: [S::V; 3]) -> [S::V; 3] {
+        let times = |x: S::V, factor: f32| s.mul(x, s.splat(factor));
+        let m = s.add(m, times(s.sub(g, m), 1.0 - self.beta1));
+        let v = s.add(times(v, self.beta2), s.mul(times(g, 1.0 - self.beta2), g));
+        let root = s.add(s.div(s.sqrt(v), s.splat(self.root_correction2)), s.splat(self.eps));
+        let p = s.sub(times(p, self.keep), s.div(times(m, self.step_size), root));
+        [p, m, v]
     }
 }
 
@@ -89,15 +111,91 @@ pub fn adafactor(settings: Adafactor, step: u64, param: &mut [f32], grad: &[f32]
     let cols = col.len();
     update_factors(settings, step, grad, row, col);
     let mean_row = row.iter().map(|&r| f64::from(r)).sum::<f64>() / row.len() as f64;
-    let col_factor: Vec<f64> = col.iter().map(|&c| f64::from(c).powf(-0.5)).collect();
-    let row_factor: Vec<f64> = row.iter().map(|&r| (f64::from(r) / mean_row).powf(-0.5)).collect();
-    let update = |i: usize, g: f32| f64::from(g) * row_factor[i / cols] * col_factor[i % cols];
-    let squares: f64 = grad.iter().enumerate().map(|(i, &g)| update(i, g).powi(2)).sum();
-    let rms = (squares / n as f64).sqrt();
-    let step_size = f64::from(lr) / (rms / f64::from(clip_threshold)).max(1.0);
+    let col_factor: Vec<f32> = col.iter().map(|&c| f64::from(c).powf(-0.5) as f32).collect();
+    let row_factor: Vec<f32> = row.iter().map(|&r| (f64::from(r) / mean_row).powf(-0.5) as f32).collect();
+    let at_once = slices::rows_per_task(cols);
+    let blocks = || grad.chunks(at_once * cols).zip(row_factor.chunks(at_once));
+    let mut squares = vec![0f64; blocks().count()];
+    let tasks = blocks().zip(&mut squares);
+    run_all(Isa::best(), tasks.map(|((grad, row), sum)| SquaredUpdate { grad, row, col: &col_factor, sum }));
+    let rms = (squares.iter().sum::<f64>() / n as f64).sqrt();
+    let step_size = (f64::from(lr) / (rms / f64::from(clip_threshold)).max(1.0)) as f32;
     let keep = (1.0 - f64::from(lr) * f64::from(weight_decay)) as f32;
-    for (i, (p, &g)) in param.iter_mut().zip(grad).enumerate() {
-        *p = *p * keep - (step_size * update(i, g)) as f32;
+    let tasks = blocks().zip(param.chunks_mut(at_once * cols));
+    run_all(
+        Isa::best(),
+        tasks.map(|((grad, row), param)| Update { grad, row, col: &col_factor, step_size, keep, param }),
+    );
+}
+
+/// `Σ u²` over some rows.
+struct SquaredUpdate<'a> {
+    grad: &'a [f32],
+    row: &'a [f32],
+    col: &'a [f32],
+    sum: &'a mut f64,
+}
+
+impl SimdOp for SquaredUpdate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        for (grad, &row) in self.grad.chunks_exact(self.col.len()).zip(self.row) {
+            let [sum] = slices::sums(s, Squared(row), [grad, self.col], 0.0);
+            *self.sum += f64::from(sum);
+        }
+    }
+}
+
+/// Adds `(g · row · col)²`.
+#[derive(Clone, Copy)]
+struct Squared(f32);
+
+impl Step<2, 1> for Squared {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [g, col]: [S::V; 2], [sum]: [S::V; 1]) -> [S::V; 1] {
+        let u = s.mul(s.mul(g, s.splat(self.0)), col);
+        [s.add(sum, s.mul(u, u))]
+    }
+}
+
+/// Moves some rows.
+struct Update<'a> {
+    grad: &'a [f32],
+    row: &'a [f32],
+    col: &'a [f32],
+    step_size: f32,
+    keep: f32,
+    param: &'a mut [f32],
+}
+
+impl SimdOp for Update<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let cols = self.col.len();
+        let rows = self.grad.chunks_exact(cols).zip(self.row).zip(self.param.chunks_exact_mut(cols));
+        for ((grad, &row), param) in rows {
+            let f = Moved { row, step_size: self.step_size, keep: self.keep };
+            slices::map(s, f, [grad, self.col], [param]);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Moved {
+    row: f32,
+    step_size: f32,
+    keep: f32,
+}
+
+impl Step<2, 1> for Moved {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [g, col]: [S::V; 2], [p]: [S::V; 1]) -> [S::V; 1] {
+        let u = s.mul(s.mul(g, s.splat(self.row)), col);
+        [s.sub(s.mul(p, s.splat(self.keep)), s.mul(u, s.splat(self.step_size)))]
     }
 }
 
@@ -106,18 +204,52 @@ fn update_factors(settings: Adafactor, step: u64, grad: &[f32], row: &mut [f32],
     let (rows, cols) = (row.len(), col.len());
     let rho = 1.0 - (step as f64).powf(-f64::from(settings.decay));
     let mix = |old: f32, new: f64| (rho * f64::from(old) + (1.0 - rho) * new) as f32;
-    let mut col_sums = vec![0f64; cols];
-    for (r, g) in row.iter_mut().zip(grad.chunks_exact(cols)) {
-        let mut row_sum = 0.0;
-        for (&g, col_sum) in g.iter().zip(&mut col_sums) {
-            let square = f64::from(g) * f64::from(g) + f64::from(settings.eps);
-            row_sum += square;
-            *col_sum += square;
-        }
-        *r = mix(*r, row_sum / cols as f64);
+    let at_once = slices::rows_per_task(cols);
+    let mut row_sums = vec![0f32; rows];
+    let mut col_sums = vec![0f32; rows.div_ceil(at_once) * cols];
+    let tasks = grad.chunks(at_once * cols).zip(row_sums.chunks_mut(at_once)).zip(col_sums.chunks_mut(cols));
+    let eps = settings.eps;
+    run_all(Isa::best(), tasks.map(|((grad, row), col)| SumSquares { grad, eps, row, col }));
+    for (r, sum) in row.iter_mut().zip(row_sums) {
+        *r = mix(*r, f64::from(sum) / cols as f64);
     }
-    for (c, sum) in col.iter_mut().zip(col_sums) {
+    for (j, c) in col.iter_mut().enumerate() {
+        let sum: f64 = col_sums[j..].iter().step_by(cols).map(|&x| f64::from(x)).sum();
         *c = mix(*c, sum / rows as f64);
+    }
+}
+
+/// Sums of `g² + ε` over the columns of each row, and over some rows of each column.
+struct SumSquares<'a> {
+    grad: &'a [f32],
+    eps: f32,
+    row: &'a mut [f32],
+    col: &'a mut [f32],
+}
+
+impl SimdOp for SumSquares<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        for (grad, row) in self.grad.chunks_exact(self.col.len()).zip(self.row) {
+            let [sum] = slices::sums(s, Square { eps: 0.0 }, [grad], 0.0);
+            *row = sum + grad.len() as f32 * self.eps;
+            slices::map(s, Square { eps: self.eps }, [grad], [&mut *self.col]);
+        }
+    }
+}
+
+/// Adds `g² + ε`.
+#[derive(Clone, Copy)]
+struct Square {
+    eps: f32,
+}
+
+impl Step<1, 1> for Square {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [g]: [S::V; 1], [sum]: [S::V; 1]) -> [S::V; 1] {
+        [s.add(sum, s.add(s.mul(g, g), s.splat(self.eps)))]
     }
 }
 
@@ -142,15 +274,45 @@ pub struct Sgd {
 pub fn sgd(settings: Sgd, param: &mut [f32], grad: &[f32], velocity: &mut [f32]) {
     let Sgd { lr, momentum, weight_decay } = settings;
     assert_eq!(grad.len(), param.len(), "grad");
+    let f = SgdStep { lr, momentum, weight_decay };
     if momentum == 0.0 {
-        for (p, &g) in param.iter_mut().zip(grad) {
-            *p -= lr * (g + weight_decay * *p);
-        }
-        return;
+        return run_map(Isa::best(), f, [grad], [param]);
     }
     assert_eq!(velocity.len(), param.len(), "velocity");
-    for ((p, &g), v) in param.iter_mut().zip(grad).zip(velocity) {
-        *v = momentum * *v + (g + weight_decay * *p);
-        *p -= lr * *v;
+    run_map(Isa::best(), f, [grad], [param, velocity]);
+}
+
+#[derive(Clone, Copy)]
+struct SgdStep {
+    lr: f32,
+    momentum: f32,
+    weight_decay: f32,
+}
+
+impl SgdStep {
+    /// The gradient with the penalty.
+    #[inline(always)]
+    fn direction<S: Simd>(self, s: S, g: S::V, p: S::V) -> S::V {
+        s.add(g, s.mul(p, s.splat(self.weight_decay)))
+    }
+
+    #[inline(always)]
+    fn moved<S: Simd>(self, s: S, p: S::V, direction: S::V) -> S::V {
+        s.sub(p, s.mul(direction, s.splat(self.lr)))
+    }
+}
+
+impl Step<1, 1> for SgdStep {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [g]: [S::V; 1], [p]: [S::V; 1]) -> [S::V; 1] {
+        [self.moved(s, p, self.direction(s, g, p))]
+    }
+}
+
+impl Step<1, 2> for SgdStep {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [g]: [S::V; 1], [p, v]: [S::V; 2]) -> [S::V; 2] {
+        let v = s.add(s.mul(v, s.splat(self.momentum)), self.direction(s, g, p));
+        [self.moved(s, p, v), v]
     }
 }

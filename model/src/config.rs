@@ -21,6 +21,8 @@ pub enum Architecture {
     Gpt2,
     /// Llama, SmolLM2, Qwen2, Mistral ([`crate::llama`]).
     Llama,
+    /// BERT with its masked-language-model head ([`crate::bert`]).
+    Bert,
     /// T5 of all versions, mT5 ([`crate::t5`]).
     T5,
 }
@@ -47,6 +49,7 @@ impl Architecture {
     pub fn family(self) -> Family {
         match self {
             Architecture::Gpt2 | Architecture::Llama => Family::Causal,
+            Architecture::Bert => Family::Masked,
             Architecture::T5 => Family::Seq2Seq,
         }
     }
@@ -57,7 +60,7 @@ impl Architecture {
 pub struct Config {
     /// Which code runs the model.
     pub architecture: Architecture,
-    /// `model_type` as written in the file: `gpt2`, `llama`, `qwen2`, `mistral`, `t5`, `mt5`.
+    /// `model_type` as written in the file: `gpt2`, `llama`, `qwen2`, `mistral`, `t5`, `mt5`, `bert`.
     pub model_type: String,
     /// Width of the residual stream.
     pub d_model: usize,
@@ -75,6 +78,8 @@ pub struct Config {
     pub vocab_size: usize,
     /// Context window: the longest row the model can take.
     pub n_positions: usize,
+    /// Kinds of token, of which only the first is used; 0 where there are none.
+    pub type_vocab_size: usize,
     /// Epsilon of the norms.
     pub norm_eps: f32,
     /// Activation of the MLP.
@@ -128,13 +133,15 @@ impl Config {
 
     pub(crate) fn from_keys(keys: &Keys) -> Result<Config> {
         let model_type = keys.string("model_type")?.ok_or_else(|| keys.missing("model_type"))?;
-        let config = match model_type {
-            "gpt2" => gpt2(keys),
-            "llama" | "qwen2" | "mistral" => llama(keys, model_type),
-            "t5" | "mt5" => t5(keys, model_type),
-            other => Err(refused(keys, other)),
-        }?;
-        refuse_other_heads(keys)?;
+        let read: fn(&Keys, &str) -> Result<Config> = match model_type {
+            "gpt2" => gpt2,
+            "llama" | "qwen2" | "mistral" => llama,
+            "bert" => bert,
+            "t5" | "mt5" => t5,
+            other => return Err(refused(keys, other)),
+        };
+        refuse_other_heads(keys, model_type)?;
+        let config = read(keys, model_type)?;
         if keys.get("quantization_config").is_some() {
             return Err(keys.unsupported("quantised weights (`quantization_config`) are not supported yet; use the F32, F16 or BF16 model".into()));
         }
@@ -211,7 +218,7 @@ fn even_heads(
     }
 }
 
-fn gpt2(keys: &Keys) -> Result<Config> {
+fn gpt2(keys: &Keys, model_type: &str) -> Result<Config> {
     keys.refuse("scale_attn_by_inverse_layer_idx", false)?;
     keys.refuse("scale_attn_weights", true)?;
     keys.refuse("add_cross_attention", false)?;
@@ -236,7 +243,7 @@ fn gpt2(keys: &Keys) -> Result<Config> {
         qkv_bias: true,
         attention_out_bias: true,
         mlp_bias: true,
-        ..common(keys, "gpt2")?
+        ..common(keys, model_type)?
     })
 }
 
@@ -271,6 +278,35 @@ fn llama(keys: &Keys, model_type: &str) -> Result<Config> {
         qkv_bias: model_type == "qwen2" || attention_bias,
         attention_out_bias: model_type == "llama" && attention_bias,
         mlp_bias: model_type == "llama" && keys.flag("mlp_bias")?.unwrap_or(false),
+        ..common(keys, model_type)?
+    })
+}
+
+fn bert(keys: &Keys, model_type: &str) -> Result<Config> {
+    keys.refuse("is_decoder", false)?;
+    keys.refuse("add_cross_attention", false)?;
+    if let Some(other) = keys.string("position_embedding_type")?.filter(|&kind| kind != "absolute") {
+        let why = format!("`position_embedding_type` `{other}` is not supported; only absolute is");
+        return Err(keys.unsupported(why));
+    }
+    let d_model = keys.needed_size("hidden_size")?;
+    let n_heads = keys.needed_size("num_attention_heads")?;
+    Ok(Config {
+        architecture: Architecture::Bert,
+        head_dim: even_heads(keys, ("hidden_size", d_model), ("num_attention_heads", n_heads))?,
+        d_model,
+        n_layers: keys.needed_size("num_hidden_layers")?,
+        n_heads,
+        n_kv_heads: n_heads,
+        d_ff: keys.needed_size("intermediate_size")?,
+        n_positions: keys.needed_size("max_position_embeddings")?,
+        type_vocab_size: keys.size("type_vocab_size")?.unwrap_or(2),
+        norm_eps: keys.positive("layer_norm_eps")?.unwrap_or(1e-12),
+        activation: activation(keys, "hidden_act", "gelu")?,
+        rope: None,
+        qkv_bias: true,
+        attention_out_bias: true,
+        mlp_bias: true,
         ..common(keys, model_type)?
     })
 }
@@ -354,6 +390,7 @@ fn common(keys: &Keys, model_type: &str) -> Result<Config> {
         d_ff: 0,
         vocab_size: keys.needed_size("vocab_size")?,
         n_positions: 0,
+        type_vocab_size: 0,
         norm_eps: 0.0,
         activation: Activation::Relu,
         tie_word_embeddings: keys.flag("tie_word_embeddings")?,
@@ -396,25 +433,30 @@ fn refuse_sliding_layers(keys: &Keys) -> Result<()> {
 }
 
 /// A body without a language-model head, or with a classifier on it, would load and then predict nonsense.
-fn refuse_other_heads(keys: &Keys) -> Result<()> {
+fn refuse_other_heads(keys: &Keys, model_type: &str) -> Result<()> {
     let name = keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
     let Some(name) = name else { return Ok(()) };
-    let has_head = ["ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "DoubleHeadsModel"];
-    let has_head = has_head.iter().any(|end| name.ends_with(end));
-    match has_head {
+    let (heads, version): (&[&str], _) = match model_type {
+        "bert" => (&["ForMaskedLM", "ForPreTraining"], "masked (…ForMaskedLM)"),
+        _ => (
+            &["ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "DoubleHeadsModel"],
+            "causal (…ForCausalLM)",
+        ),
+    };
+    match heads.iter().any(|end| name.ends_with(end)) {
         true => Ok(()),
         false => Err(keys.unsupported(format!(
             "`{name}` has no language-model head (an embedding model or a classifier), so it predicts no tokens and \
-             cannot be prompted; use the model's causal (…ForCausalLM) version"
+             cannot be prompted; use the model's {version} version"
         ))),
     }
 }
 
-const SUPPORTED: &str = "gpt2, llama (Llama 2 and 3, SmolLM2), qwen2, mistral, t5 (v1.0, v1.1, Flan, mT5)";
+const SUPPORTED: &str = "gpt2, llama (Llama 2 and 3, SmolLM2), qwen2, mistral, bert (with its masked-LM head), t5 (v1.0, v1.1, Flan, \
+                         mT5)";
 
 fn refused(keys: &Keys, model_type: &str) -> Error {
-    const ENCODERS: [&str; 12] = [
-        "bert",
+    const ENCODERS: [&str; 11] = [
         "roberta",
         "distilbert",
         "albert",

@@ -31,7 +31,7 @@ pub enum Error {
     /// The model is of a kind, or uses a feature, that this program would compute wrongly.
     #[error("`{path}`: {why}")]
     Unsupported {
-        /// The configuration file that says so.
+        /// The file that says so.
         path: PathBuf,
         /// Which kind, and what can be used instead.
         why: String,

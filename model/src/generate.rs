@@ -90,7 +90,7 @@ pub struct Hooks<'a> {
 /// others.
 ///
 /// # Errors
-/// A row the model cannot take, an option out of range, or NaN from the model.
+/// A masked model, a row the model cannot take, an option out of range, or NaN from the model.
 pub fn generate(
     model: &LanguageModel,
     rows: &[Vec<Source>],
@@ -98,6 +98,7 @@ pub fn generate(
     options: &Options,
     hooks: Hooks,
 ) -> Result<Vec<Generated>> {
+    check_family(model)?;
     options.check(&hooks)?;
     rows.iter().try_for_each(|row| model.check_row(row, prompt))?;
     let n_ahead = Prompt::n_ahead(prompt);
@@ -151,6 +152,19 @@ fn one_by_one(
         }
     }
     all.into_iter().map(|sequence| sequence.finish(hooks.tokenizer)).collect()
+}
+
+/// That the model continues texts at all.
+fn check_family(model: &LanguageModel) -> Result<()> {
+    match model.family() {
+        Family::Masked => {
+            let name = &model.config().name_or_path;
+            let why =
+                "is a masked language model, which fills masks and does not continue texts; use fill-mask";
+            Err(Error::Option(format!("`{name}` {why}")))
+        }
+        Family::Causal | Family::Seq2Seq => Ok(()),
+    }
 }
 
 fn lines<'a>(all: &'a [Sequence], live: &[usize]) -> Vec<Line<'a>> {

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, layer_norm, linear};
+use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, linear};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
@@ -20,6 +20,7 @@ use tensor::{Checkpoint, Frozen};
 
 use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
+use crate::layers::LayerNorm;
 use crate::{Config, Result};
 
 /// The weights of a GPT-2 between the embeddings and the head.
@@ -40,13 +41,6 @@ struct Block {
     mlp_c_proj: Linear,
     heads: Heads,
     activation: Activation,
-}
-
-#[derive(Clone, Debug)]
-struct LayerNorm {
-    weight: Frozen,
-    bias: Frozen,
-    eps: f32,
 }
 
 /// Which queries a block computes, if not all, and who they see.
@@ -131,21 +125,6 @@ impl Block {
 
         let inner = linear(tape, &self.ln_2.forward(tape, &x), &self.c_fc, None);
         linear(tape, &activation(tape, &inner, self.activation), &self.mlp_c_proj, Some(&x))
-    }
-}
-
-impl LayerNorm {
-    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<LayerNorm> {
-        let vector = |part: &str| checkpoint.tensor(&format!("{name}.{part}"), &[config.d_model]);
-        Ok(LayerNorm {
-            weight: vector("weight")?.widened(),
-            bias: vector("bias")?.widened(),
-            eps: config.norm_eps,
-        })
-    }
-
-    fn forward(&self, tape: &Tape, x: &Value) -> Value {
-        layer_norm(tape, x, &self.weight, &self.bias, self.eps)
     }
 }
 

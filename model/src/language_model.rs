@@ -10,6 +10,7 @@ use kernels::rope::Pairs;
 use kernels::threads::on_pool;
 use tensor::{Checkpoint, Frozen, Tensor};
 
+use crate::bert::{self, Bert};
 use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
@@ -40,7 +41,7 @@ pub struct Encoded<'a> {
     pub mask: &'a Arc<Intervals>,
 }
 
-/// A frozen causal language model over a memory-mapped checkpoint.
+/// A frozen language model over a memory-mapped checkpoint.
 #[derive(Debug)]
 pub struct LanguageModel {
     config: Config,
@@ -55,6 +56,7 @@ pub struct LanguageModel {
 enum Blocks {
     Gpt2(Gpt2),
     Llama(Llama),
+    Bert(Bert),
     T5(T5),
 }
 
@@ -74,6 +76,9 @@ impl LanguageModel {
             }
             Architecture::Llama => {
                 (llama::embedding_name(&checkpoint), Blocks::Llama(Llama::load(&checkpoint, &config)?))
+            }
+            Architecture::Bert => {
+                (bert::embedding_name(&checkpoint), Blocks::Bert(Bert::load(&checkpoint, &config)?))
             }
             Architecture::T5 => {
                 (t5::embedding_name(&checkpoint), Blocks::T5(T5::load(&checkpoint, &config)?))
@@ -96,6 +101,7 @@ impl LanguageModel {
         match &mut self.blocks {
             Blocks::Gpt2(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
             Blocks::Llama(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
+            Blocks::Bert(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
             Blocks::T5(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
         }
         self.head.set_precision(precision);
@@ -136,17 +142,20 @@ impl LanguageModel {
         let embeds = self.embed(tape, &tokens.sources, prompt);
         match &self.blocks {
             Blocks::T5(blocks) => blocks.encode(tape, &embeds, &tokens.positions, &tokens.mask),
-            Blocks::Gpt2(_) | Blocks::Llama(_) => panic!("{} has no encoder", self.config.model_type),
+            Blocks::Gpt2(_) | Blocks::Llama(_) | Blocks::Bert(_) => {
+                panic!("{} has no encoder", self.config.model_type)
+            }
         }
     }
 
-    /// Final hidden states, norm applied: `[outputs or tokens, d_model]`.
+    /// Final hidden states as the head takes them: `[outputs or tokens, d_model]`.
     pub fn hidden(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
         let (positions, mut cache) = (step.positions, step.cache.take());
         let step = Step { cache: cache.as_deref_mut(), ..step };
         let hidden = match &self.blocks {
             Blocks::Gpt2(blocks) => blocks.forward(tape, embeds, step),
             Blocks::Llama(blocks) => blocks.forward(tape, embeds, step),
+            Blocks::Bert(blocks) => blocks.forward(tape, embeds, step),
             Blocks::T5(blocks) => blocks.forward(tape, embeds, step),
         };
         if let Some(cache) = cache {
@@ -275,18 +284,21 @@ impl LanguageModel {
     }
 }
 
-/// `lm_head.weight` if the file has it, else the embedding.
+/// The head's own matrix if the file has it, else the embedding; and its bias, where the architecture has one.
 fn head(checkpoint: &Checkpoint, config: &Config, embedding: &Frozen, folder: &Path) -> Result<Linear> {
-    const NAME: &str = "lm_head.weight";
-    let weight = if checkpoint.contains(NAME) {
-        checkpoint.tensor(NAME, &[config.vocab_size, config.d_model])?
+    let (name, bias) = match config.architecture {
+        Architecture::Gpt2 | Architecture::Llama | Architecture::T5 => ("lm_head.weight", None),
+        Architecture::Bert => (bert::DECODER, Some(bert::decoder_bias(checkpoint, config)?)),
+    };
+    let weight = if checkpoint.contains(name) {
+        checkpoint.tensor(name, &[config.vocab_size, config.d_model])?
     } else if config.tie_word_embeddings == Some(false) {
         let why = format!(
-            "`tie_word_embeddings` is false, but the weights have no `{NAME}`; the checkpoint is incomplete"
+            "`tie_word_embeddings` is false, but the weights have no `{name}`; the checkpoint is incomplete"
         );
         return Err(Error::Config { path: folder.join("config.json"), why });
     } else {
         embedding.clone()
     };
-    Ok(Linear::new(weight, Layout::OutIn, None))
+    Ok(Linear::new(weight, Layout::OutIn, bias))
 }

@@ -1,13 +1,14 @@
 //! Language models from Hugging Face folders and GGUF files, with weights where they lie in the checkpoint.
 //!
 //! Reading order: [`row`], [`forest`] and [`packed`] (how rows of tokens become a batch without padding), [`config`],
-//! then [`gpt2`] beside [`llama`] and [`t5`] (the same items in the same order), [`language_model`] (what the rest of
-//! the world uses), [`cache`] and
+//! then [`gpt2`] beside [`llama`], [`bert`] and [`t5`] (the same items in the same order), [`language_model`] (what the
+//! rest of the world uses), [`cache`] and
 //! [`mod@generate`].
 
 #![forbid(unsafe_code)]
 
 mod beam;
+pub mod bert;
 pub mod cache;
 pub mod config;
 mod decoder;
@@ -18,6 +19,7 @@ pub mod generate;
 mod gguf;
 pub mod gpt2;
 pub mod language_model;
+mod layers;
 pub mod llama;
 pub mod packed;
 mod prompt;

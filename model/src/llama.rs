@@ -16,12 +16,12 @@ use autograd::ops::{Intervals, Qkv, gated, gather_rows, linear, rms_norm, rope};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
-use kernels::matmul::Layout;
 use kernels::rope::{Pairs, Table};
 use tensor::{Checkpoint, Frozen};
 
 use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
+use crate::layers::linear_layer;
 use crate::{Config, Result};
 
 /// The weights of a Llama between the embeddings and the head.
@@ -183,15 +183,4 @@ impl RmsNorm {
     fn forward(&self, tape: &Tape, x: &Value) -> Value {
         rms_norm(tape, x, &self.weight, self.eps)
     }
-}
-
-fn linear_layer(
-    checkpoint: &Checkpoint,
-    name: &str,
-    (n_in, n_out): (usize, usize),
-    bias: bool,
-) -> Result<Linear> {
-    let weight = checkpoint.tensor(&format!("{name}.weight"), &[n_out, n_in])?;
-    let bias = bias.then(|| checkpoint.tensor(&format!("{name}.bias"), &[n_out])).transpose()?;
-    Ok(Linear::new(weight, Layout::OutIn, bias))
 }

@@ -31,6 +31,7 @@ fn check(fixture: &str, keys: &[(&str, Value)], expected: &[&str]) {
 
 const GPT2: &str = "gpt2-tied-f32";
 const LLAMA: &str = "llama-gqa-tied-bf16";
+const BERT: &str = "bert-english";
 
 #[test]
 fn missing_keys() {
@@ -125,6 +126,12 @@ fn contradictions() {
         &[("tie_word_embeddings", json!(false))],
         &["`tie_word_embeddings` is false", "`lm_head.weight`"],
     );
+    check(
+        BERT,
+        &[("tie_word_embeddings", json!(false))],
+        &["`tie_word_embeddings` is false", "`cls.predictions.decoder.weight`"],
+    );
+    check(BERT, &[("num_attention_heads", json!(5))], &["`hidden_size` 48 cannot be divided"]);
 }
 
 #[test]
@@ -136,6 +143,17 @@ fn sizes_that_the_weights_do_not_have() {
     );
     let why = refusal(edited(GPT2, &[("n_layer", json!(3))]).path());
     assert!(why.contains("tensor `transformer.h.2."), "{why}");
+    for (key, value, tensor) in [
+        ("intermediate_size", 90, "`bert.encoder.layer.0.intermediate.dense.weight` has shape [96, 48]"),
+        ("num_hidden_layers", 3, "`bert.encoder.layer.2."),
+        ("max_position_embeddings", 80, "`bert.embeddings.position_embeddings.weight` has shape [64, 48]"),
+        ("type_vocab_size", 1, "`bert.embeddings.token_type_embeddings.weight` has shape [2, 48]"),
+        ("hidden_size", 96, "has shape"),
+        ("vocab_size", 7, "has shape"),
+    ] {
+        let why = refusal(edited(BERT, &[(key, json!(value))]).path());
+        assert!(why.contains(tensor), "{key}: {why}");
+    }
     let why = refusal(edited(LLAMA, &[("vocab_size", json!(132))]).path());
     assert!(why.contains("`model.embed_tokens.weight` has shape [131, 40]"), "{why}");
 }
@@ -145,14 +163,17 @@ fn other_architectures() {
     let model = |model_type: &str, class: &str| {
         [("model_type", json!(model_type)), ("architectures", json!([class]))]
     };
-    let supported = "supported are gpt2, llama (Llama 2 and 3, SmolLM2), qwen2, mistral";
+    let supported = "supported are gpt2, llama (Llama 2 and 3, SmolLM2), qwen2, mistral, bert";
     check(GPT2, &model("rwkv", "RwkvForCausalLM"), &["model_type `rwkv` is not known", supported]);
-    check(GPT2, &model("bert", "BertForMaskedLM"), &["masked language model", "yet", supported]);
+    check(GPT2, &model("roberta", "RobertaForMaskedLM"), &["masked language model", "yet", supported]);
+    check(GPT2, &model("bert", "BertForMaskedLM"), &["`hidden_size` is missing"]);
     check(
         GPT2,
-        &model("bert", "BertModel"),
+        &model("mpnet", "MPNetModel"),
         &["encoder that gives embeddings", "no language-model head", supported],
     );
+    check(BERT, &model("bert", "BertModel"), &["`BertModel` has no language-model head", "…ForMaskedLM"]);
+    check(BERT, &model("bert", "BertForSequenceClassification"), &["classifier", "…ForMaskedLM"]);
     check(GPT2, &model("umt5", "UMT5ForConditionalGeneration"), &["encoder-decoder", "yet"]);
     check(
         LLAMA,
@@ -183,6 +204,9 @@ fn features_we_would_compute_wrongly() {
     check(LLAMA, &[("rope_scaling", json!(7))], &["`rope_scaling` is 7, but must be an object"]);
     let reversed = json!({"rope_type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 1});
     check(LLAMA, &[("rope_scaling", reversed)], &["`low_freq_factor` 4 must be less"]);
+    check(BERT, &[("is_decoder", json!(true))], &["`is_decoder`: true"]);
+    check(BERT, &[("position_embedding_type", json!("relative_key"))], &["`relative_key`", "only absolute"]);
+    check(BERT, &[("hidden_act", json!("tanh"))], &["`hidden_act` `tanh`"]);
     check(LLAMA, &[("quantization_config", json!({"bits": 4}))], &["quantised"]);
 }
 

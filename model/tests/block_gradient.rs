@@ -44,7 +44,10 @@ fn linear(
 }
 
 fn attend(q: &[f64], k: &[f64], v: &[f64], heads: Heads) -> Vec<f64> {
-    let mask = Intervals::causal(q.len() / (heads.n_heads * heads.head_dim));
+    attend_by(&Intervals::causal(q.len() / (heads.n_heads * heads.head_dim)), [q, k, v], heads)
+}
+
+fn attend_by(mask: &Intervals, [q, k, v]: [&[f64]; 3], heads: Heads) -> Vec<f64> {
     attention::forward(&attention::Inputs { heads, q, k, v, mask: mask.mask(), bias: None }).0
 }
 
@@ -109,6 +112,35 @@ fn llama(m: &Synthetic, embeds: &[f64], _: &[f64]) -> Vec<f64> {
     norm(&x, "model.norm")
 }
 
+fn bert(m: &Synthetic, embeds: &[f64], _: &[f64]) -> Vec<f64> {
+    let (d, n) = (SHAPE.d_model, embeds.len() / SHAPE.d_model);
+    let norm = |x: &[f64], name: &str| {
+        let name = format!("{name}.LayerNorm");
+        let (w, b) = (m.wide(&format!("{name}.weight")), m.wide(&format!("{name}.bias")));
+        rows(|x| layer_norm::forward(x, &w, &b, f64::from(1e-12f32)).0, x, d)
+    };
+    let dense = |x: &[f64], name: &str, n_in, n_out| linear(m, x, name, Layout::OutIn, (n_in, n_out), true);
+    let gelu = |x: Vec<f64>| -> Vec<f64> {
+        x.into_iter().map(|x| activation::forward(Activation::GeluErf, x)).collect()
+    };
+    let heads = Heads { n_heads: 2, n_kv_heads: 2, head_dim: d / 2, scale: ((d / 2) as f32).sqrt().recip() };
+    let everybody = Intervals { begin: vec![0; n], end: vec![n as u32; n] };
+    let token_type = m.wide("bert.embeddings.token_type_embeddings.weight")[..d].repeat(n);
+    let positions = &m.wide("bert.embeddings.position_embeddings.weight")[..embeds.len()];
+    let mut x = norm(&add(&add(embeds, positions), &token_type), "bert.embeddings");
+    for i in 0..SHAPE.n_layers {
+        let name = |part: &str| format!("bert.encoder.layer.{i}.{part}");
+        let [q, k, v] =
+            ["query", "key", "value"].map(|p| dense(&x, &name(&format!("attention.self.{p}")), d, d));
+        let mixed = attend_by(&everybody, [&q, &k, &v], heads);
+        let mixed = dense(&mixed, &name("attention.output.dense"), d, d);
+        x = norm(&add(&x, &mixed), &name("attention.output"));
+        let inner = gelu(dense(&x, &name("intermediate.dense"), d, SHAPE.d_ff));
+        x = norm(&add(&x, &dense(&inner, &name("output.dense"), SHAPE.d_ff, d)), &name("output"));
+    }
+    norm(&gelu(dense(&x, "cls.predictions.transform.dense", d, d)), "cls.predictions.transform")
+}
+
 fn t5(m: &Synthetic, embeds: &[f64], encoder: &[f64]) -> Vec<f64> {
     let states = t5_stack(m, "encoder", encoder, None);
     let scale = (SHAPE.d_model as f64).sqrt().recip();
@@ -164,6 +196,7 @@ fn t5_stack(m: &Synthetic, stack: &str, embeds: &[f64], states: Option<&[f64]>) 
 
 fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f64]) -> f64 {
     let (d, v, table) = (SHAPE.d_model, SHAPE.vocab_size, m.wide(table));
+    let bias = m.has("cls.predictions.bias").then(|| m.wide("cls.predictions.bias"));
     let of_row = |row: &Row| -> f64 {
         let embed = |source: &Source| match *source {
             Source::Text(id) => table[id as usize * d..][..d].to_vec(),
@@ -175,7 +208,7 @@ fn loss(m: &Synthetic, forward: Forward, table: &str, rows: &[Row], prompt: &[f6
         let at = |&Prediction { at, token }: &Prediction| {
             let mut logits = vec![0.0; v];
             let head = matmul::Shape { layout: Layout::OutIn, n_in: d, n_out: v };
-            matmul::forward(&hidden[at * d..][..d], (&table, head), None, None, &mut logits);
+            matmul::forward(&hidden[at * d..][..d], (&table, head), bias.as_deref(), None, &mut logits);
             cross_entropy::loss(&logits, &[(token as usize, f64::from(row.weight))])
         };
         row.scored.iter().map(at).sum()
@@ -194,6 +227,22 @@ fn check_causal(name: &str, m: &Synthetic, forward: Forward, table: &str) {
     rows[2].tokens.insert(4, Source::Soft(1));
     rows[2].scored[0].at += 1;
     check(name, m, (forward, table), &rows);
+}
+
+/// Rows of a masked model: prompt in front and in the middle, masks (token 3) that two rows share.
+fn masked() -> Vec<Row> {
+    let row = |text: &[u32], scored: &[(usize, u32)], weight: f32| {
+        let prediction = |&(at, token): &(usize, u32)| Prediction { at: N_SOFT + at, token };
+        let scored = scored.iter().map(prediction).collect();
+        Row { encoder: Vec::new(), tokens: sources(N_SOFT, text), scored, weight }
+    };
+    let mut rows = vec![
+        row(&[4, 3, 3, 9], &[(2, 5), (1, 16)], 0.4),
+        row(&[4, 3, 3, 9], &[(2, 5)], 0.7),
+        row(&[3, 0], &[(0, 11)], 0.3),
+    ];
+    rows[2].tokens.push(Source::Soft(1));
+    rows
 }
 
 fn check(name: &str, m: &Synthetic, (forward, table): (Forward, &str), rows: &[Row]) {
@@ -225,6 +274,12 @@ fn gpt2_by_finite_differences() {
 #[test]
 fn llama_by_finite_differences() {
     check_causal("llama", &Synthetic::llama(SHAPE, 6), llama, "model.embed_tokens.weight");
+}
+
+#[test]
+fn bert_by_finite_differences() {
+    let shape = Shape { n_kv_heads: 2, ..SHAPE };
+    check("bert", &Synthetic::bert(shape, 7), (bert, "bert.embeddings.word_embeddings.weight"), &masked());
 }
 
 /// The prompt in the encoder and, which PEFT cannot, in the decoder; longer than the distances that have a bucket of

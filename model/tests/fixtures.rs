@@ -3,7 +3,9 @@
 mod common;
 
 use autograd::Tape;
-use common::{FIXTURES, Fixture, floats, forest_logits, ids, largest, loss_and_gradient, sources, take_rows};
+use common::{
+    FIXTURES, Fixture, MASKED, floats, forest_logits, ids, largest, loss_and_gradient, sources, take_rows,
+};
 use kernels::testing::{Tolerance, close};
 use prompt_tuning_model::generate::Options;
 use prompt_tuning_model::{Config, Forest, Hooks, LanguageModel, PackedBatch, generate};
@@ -45,7 +47,7 @@ fn logits() {
 
 #[test]
 fn loss_log_probabilities_and_prompt_gradient() {
-    for f in common::all() {
+    for f in common::all().chain(MASKED.map(Fixture::open)) {
         let n_scored: usize = f.batch(0, 1.0).iter().map(|row| row.scored.len()).sum();
         let rows = f.batch(f.n_virtual(), 1.0 / n_scored as f32);
         let (loss, log_probs, gradient) = loss_and_gradient(&f.model, &rows, &f.tensor("prompt.init"));
@@ -63,7 +65,7 @@ fn loss_log_probabilities_and_prompt_gradient() {
 /// Scoring without a prompt records nothing.
 #[test]
 fn log_probabilities_of_the_base_model() {
-    for f in common::all() {
+    for f in common::all().chain(MASKED.map(Fixture::open)) {
         let tape = Tape::new();
         let batch = PackedBatch::from_rows(f.model.family(), &f.batch(0, 1.0));
         let scored = f.model.score(&tape, &batch, None);

@@ -5,7 +5,7 @@ mod common;
 use common::synthetic::{Shape, Synthetic};
 use common::{Fixture, T5, largest, loss_and_gradient};
 use kernels::testing::{Rng, Tolerance, close};
-use prompt_tuning_model::{LanguageModel, Row, Source};
+use prompt_tuning_model::{LanguageModel, Prediction, Row, Source};
 use proptest::prelude::*;
 
 /// Rows that begin with a piece of each other or with the soft prompt, in random order, with random weights.
@@ -30,6 +30,29 @@ fn random_rows(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
         let start = tokens.len() - n_scored;
         tokens[start..].iter_mut().for_each(|t| *t = Source::Text(rng.below(vocab) as u32));
         rows.push(Row::causal(tokens, start, 0.1 + rng.uniform() as f32));
+    }
+    rows
+}
+
+/// Rows of a masked model: masks (and what they hide) anywhere, soft tokens anywhere, some rows with the same text.
+fn random_masked_rows(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
+    let mut rng = Rng(seed);
+    let mut rows: Vec<Row> = Vec::new();
+    for _ in 0..2 + rng.below(6) {
+        let tokens: Vec<Source> = match rows.len() {
+            n if n > 0 && rng.below(3) == 0 => rows[rng.below(n)].tokens.clone(),
+            _ => {
+                let text = (0..1 + rng.below(12)).map(|_| match rng.below(6) {
+                    0 => Source::Soft(rng.below(n_soft) as u32),
+                    _ => Source::Text(rng.below(vocab) as u32),
+                });
+                (0..n_soft as u32).map(Source::Soft).chain(text).collect()
+            }
+        };
+        let at = (0..1 + rng.below(3)).map(|_| rng.below(tokens.len()));
+        let at: Vec<usize> = at.collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        let scored = at.into_iter().map(|at| Prediction { at, token: rng.below(vocab) as u32 }).collect();
+        rows.push(Row { encoder: Vec::new(), tokens, scored, weight: 0.1 + rng.uniform() as f32 });
     }
     rows
 }
@@ -82,16 +105,17 @@ proptest! {
 
     #[test]
     fn a_row_alone_is_the_row_in_any_batch(seed in any::<u64>()) {
-        for name in ["gpt2-square", "llama-gqa-tied-bf16", "qwen2-bias-tied"] {
-            let f = Fixture::open(name);
-            let rows = random_rows(seed, f.n_virtual(), f.model.config().vocab_size);
-            let checked = check_rows(&f.model, &rows, &f.tensor("prompt.init"));
-            prop_assert!(checked.is_ok(), "{name}: {}", checked.unwrap_err());
-        }
-        for f in T5.map(Fixture::open) {
-            let rows = random_answers(seed, f.n_virtual(), f.model.config().vocab_size);
-            let checked = check_rows(&f.model, &rows, &f.tensor("prompt.init"));
-            prop_assert!(checked.is_ok(), "{}: {}", f.name, checked.unwrap_err());
+        let families: [(&[&'static str], fn(u64, usize, usize) -> Vec<Row>); 3] = [
+            (&["gpt2-square", "llama-gqa-tied-bf16", "qwen2-bias-tied"], random_rows),
+            (&["bert-english", "bert-untied"], random_masked_rows),
+            (&T5, random_answers),
+        ];
+        for (names, make) in families {
+            for f in names.iter().copied().map(Fixture::open) {
+                let rows = make(seed, f.n_virtual(), f.model.config().vocab_size);
+                let checked = check_rows(&f.model, &rows, &f.tensor("prompt.init"));
+                prop_assert!(checked.is_ok(), "{}: {}", f.name, checked.unwrap_err());
+            }
         }
     }
 
@@ -119,6 +143,7 @@ fn threads_change_no_bit() {
         (Synthetic::gpt2(shape, 1), random_rows as fn(u64, usize, usize) -> Vec<Row>),
         (Synthetic::llama(shape, 2), random_rows),
         (Synthetic::t5(shape, 3), random_answers),
+        (Synthetic::bert(shape, 4), random_masked_rows),
     ] {
         let folder = tempfile::tempdir().unwrap();
         model.write(folder.path());

@@ -110,7 +110,7 @@ fn only_the_prompt_changes() {
 
 #[test]
 fn gradients_and_losses_have_the_same_bits_for_any_number_of_threads() {
-    for name in ["gpt2-square", "llama-untied-sharded-f32", "t5-v1.1-gated-bf16"] {
+    for name in ["gpt2-square", "llama-untied-sharded-f32", "t5-v1.1-gated-bf16", "bert-english"] {
         let model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
         let (rows, prompt) = (fixture::rows(name), fixture::initial_prompt(name));
         let run = |threads: usize| {

@@ -131,6 +131,11 @@ impl Checkpoint {
         Ok(Checkpoint::new(folder, files, entries))
     }
 
+    /// What was opened: a file, or the folder of the shards.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(&*self.in_file(name))

@@ -25,7 +25,9 @@ use model::{Architecture, Config, Forest, PackedBatch};
 /// Operations of one step on `batch`.
 pub fn step(config: &Config, batch: &PackedBatch) -> f64 {
     let (all, soft) = (everyone(&batch.forest), soft(&batch.forest));
-    let head = 2 * batch.outputs.len() * config.d_model * config.vocab_size;
+    // BERT's head has a layer of its own before the decoder
+    let transform = if config.architecture == Architecture::Bert { config.d_model } else { 0 };
+    let head = 2 * batch.outputs.len() * config.d_model * (config.vocab_size + transform);
     let layers = |n: usize, of_layer: &dyn Fn(usize) -> f64| (0..n).map(of_layer).sum::<f64>();
     let queries = |i: usize, n: usize| if i == n - 1 { &*batch.outputs } else { &all };
     let n = config.seq2seq.map_or(config.n_layers, |seq2seq| seq2seq.n_decoder_layers);
@@ -81,7 +83,7 @@ fn mixed(config: &Config, q: usize) -> f64 {
 /// The MLP, one way.
 fn mlp(config: &Config, q: usize) -> f64 {
     let matrices = match (config.architecture, config.seq2seq) {
-        (Architecture::Gpt2, _) => 2,
+        (Architecture::Gpt2 | Architecture::Bert, _) => 2,
         (_, Some(seq2seq)) if !seq2seq.gated_mlp => 2,
         _ => 3,
     };

@@ -76,7 +76,9 @@ fn adafactor_step(
 
 #[test]
 fn adafactor_matches_the_paper() {
-    for (rows, cols, scale) in [(1, 1, 1.0), (1, 7, 1.0), (5, 1, 1.0), (20, 33, 1e-3), (3, 4, 1e4)] {
+    for (rows, cols, scale) in
+        [(1, 1, 1.0), (1, 7, 1.0), (5, 1, 1.0), (20, 33, 1e-3), (3, 4, 1e4), (700, 50, 1.0)]
+    {
         let settings = Adafactor { lr: 0.3, decay: 0.8, clip_threshold: 1.0, eps: 1e-30, weight_decay: 1e-2 };
         let mut p = normals(1, rows * cols);
         let (mut row, mut col) = (vec![0.0; rows], vec![0.0; cols]);
@@ -89,5 +91,28 @@ fn adafactor_matches_the_paper() {
             adafactor_step(settings, step, &mut p64, &to_f64(&grad), (&mut row64, &mut col64));
             close(&p, &p64, Tolerance::both(2e-6)).unwrap();
         }
+    }
+}
+
+/// Enough numbers for several tasks and a rest: every one of them moves as it would alone.
+#[test]
+fn a_long_parameter_moves_number_by_number() {
+    let n = 40_003;
+    let settings = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01 };
+    let (start, grad) = (normals(1, n), normals(2, n));
+    let (mut p, mut m, mut v) = (start.clone(), vec![0.0; n], vec![0.0; n]);
+    let mut sgd = start.clone();
+    let of_sgd = Sgd { lr: 0.1, momentum: 0.0, weight_decay: 0.01 };
+    for step in 1..=2 {
+        optim::adamw(settings, step, &mut p, &grad, &mut m, &mut v);
+        optim::sgd(of_sgd, &mut sgd, &grad, &mut []);
+    }
+    for i in (0..n).step_by(997).chain([n - 1]) {
+        let (mut one, mut m1, mut v1, mut one_sgd) = ([start[i]], [0.0], [0.0], [start[i]]);
+        for step in 1..=2 {
+            optim::adamw(settings, step, &mut one, &grad[i..=i], &mut m1, &mut v1);
+            optim::sgd(of_sgd, &mut one_sgd, &grad[i..=i], &mut []);
+        }
+        assert_eq!((p[i], m[i], v[i], sgd[i]), (one[0], m1[0], v1[0], one_sgd[0]), "number {i}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autograd::{Tape, Value};
-use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Prompt, Row, Source, Step};
+use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Prediction, Prompt, Row, Source, Step};
 use tensor::{Checkpoint, Tensor};
 
 pub const FIXTURES: [&str; 11] = [
@@ -22,6 +22,8 @@ pub const FIXTURES: [&str; 11] = [
     "gguf-gpt2",
 ];
 
+/// BERTs: soft tokens in front of `[CLS]`, rows with masks.
+pub const MASKED: [&str; 3] = ["bert-english", "bert-chinese", "bert-untied"];
 pub const T5: [&str; 2] = ["t5-v1.0-relu-tied", "t5-v1.1-gated-bf16"];
 
 /// Every family that is scored by the token before.
@@ -89,6 +91,9 @@ impl Fixture {
     /// The rows of `batch`, each scored token weighing `weight`.
     pub fn batch(&self, n_soft: usize, weight: f32) -> Vec<Row> {
         let row = |item: &serde_json::Value| {
+            if item["ids"].is_array() {
+                return masked_row(item, n_soft, weight);
+            }
             let (prompt, completion) = (ids(&item["prompt_ids"]), ids(&item["completion_ids"]));
             if let Some(start) = self.model.config().seq2seq.map(|s| s.decoder_start_token_id) {
                 let tokens = sources(0, &[&[start], completion.as_slice()].concat());
@@ -99,6 +104,13 @@ impl Fixture {
         };
         self.expected["batch"].as_array().unwrap().iter().map(row).collect()
     }
+}
+
+fn masked_row(item: &serde_json::Value, n_soft: usize, weight: f32) -> Row {
+    let prediction = |(at, token)| Prediction { at: n_soft + at as usize, token };
+    let scored = ids(&item["mask_positions"]).into_iter().zip(ids(&item["labels"])).map(prediction);
+    let tokens = sources(n_soft, &ids(&item["ids"]));
+    Row { encoder: Vec::new(), tokens, scored: scored.collect(), weight }
 }
 
 pub fn ids(list: &serde_json::Value) -> Vec<u32> {

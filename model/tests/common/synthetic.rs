@@ -72,6 +72,38 @@ impl Synthetic {
         Synthetic::fill(config, names, seed)
     }
 
+    pub fn bert(s: Shape, seed: u64) -> Synthetic {
+        let (d, v) = (s.d_model, s.vocab_size);
+        let config = json!({
+            "model_type": "bert", "hidden_size": d, "num_attention_heads": s.n_heads, "num_hidden_layers": s.n_layers,
+            "intermediate_size": s.d_ff, "max_position_embeddings": 256, "vocab_size": v, "type_vocab_size": 2,
+        });
+        let mut names: Vec<(String, Vec<usize>)> = vec![
+            ("bert.embeddings.word_embeddings.weight".into(), vec![v, d]),
+            ("bert.embeddings.position_embeddings.weight".into(), vec![256, d]),
+            ("bert.embeddings.token_type_embeddings.weight".into(), vec![2, d]),
+            ("cls.predictions.bias".into(), vec![v]),
+        ];
+        let mut add = |name: &str, shape: &[usize]| {
+            names.push((format!("{name}.weight"), shape.to_vec()));
+            names.push((format!("{name}.bias"), shape[..1].to_vec()));
+        };
+        add("bert.embeddings.LayerNorm", &[d]);
+        for i in 0..s.n_layers {
+            let name = |part: &str| format!("bert.encoder.layer.{i}.{part}");
+            for part in ["self.query", "self.key", "self.value", "output.dense"] {
+                add(&name(&format!("attention.{part}")), &[d, d]);
+            }
+            add(&name("attention.output.LayerNorm"), &[d]);
+            add(&name("intermediate.dense"), &[s.d_ff, d]);
+            add(&name("output.dense"), &[d, s.d_ff]);
+            add(&name("output.LayerNorm"), &[d]);
+        }
+        add("cls.predictions.transform.dense", &[d, d]);
+        add("cls.predictions.transform.LayerNorm", &[d]);
+        Synthetic::fill(config, names, seed)
+    }
+
     /// v1.1: gated, heads of half the width that would fill `d_model`, tied head.
     pub fn t5(s: Shape, seed: u64) -> Synthetic {
         let (d, v, d_kv) = (s.d_model, s.vocab_size, s.d_model / s.n_heads / 2);
@@ -127,6 +159,10 @@ impl Synthetic {
             (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(data)).unwrap())
         });
         safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.iter().any(|(n, ..)| n == name)
     }
 
     /// The numbers of a tensor in f64.

@@ -249,12 +249,15 @@ impl Default for AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// The config of `n_tokens` virtual tokens made by `method` for a model of this family. PEFT has no task for masked
-    /// models; to it they are causal.
+    /// The config of `n_tokens` virtual tokens made by `method` for a model of this family.
+    ///
+    /// PEFT has no task of masked models. Its feature extraction puts the prompt in front and calls whatever model it is
+    /// given, so that one with a masked-language-model head gives its logits.
     pub fn new(n_tokens: usize, base: &BaseModel, method: Method, init: PeftInit) -> AdapterConfig {
         let (submodules, task) = match base.family {
             Family::Seq2Seq => (2, SEQ2SEQ),
-            Family::Causal | Family::Masked => (1, "CAUSAL_LM"),
+            Family::Causal => (1, "CAUSAL_LM"),
+            Family::Masked => (1, "FEATURE_EXTRACTION"),
         };
         let (heads, width) = match method.is_prefix() {
             true => (base.n_kv_heads, base.kv_width),

@@ -3,6 +3,7 @@
 mod eval;
 mod export;
 mod fetch;
+mod fill_mask;
 mod generate;
 mod inspect;
 mod predict;
@@ -38,6 +39,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Log-probabilities of given completions
     Score(score::ScoreArgs),
+    /// Say what stands behind the masks of a text
+    FillMask(fill_mask::FillMaskArgs),
     /// Show the vocabulary tokens nearest to each soft token
     Inspect(inspect::InspectArgs),
     /// Write a prompt as .npy or as a PEFT adapter
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::FillMask(args) => fill_mask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Fetch(args) => fetch::run(&args),

@@ -49,6 +49,11 @@ pub trait Encode: Sync {
         None
     }
 
+    /// The token that stands for whatever the vocabulary does not have.
+    fn unknown(&self) -> Option<u32> {
+        None
+    }
+
     /// What stands for gap `i` of a text in a tokenizer of T5.
     fn gap(&self, i: usize) -> Option<u32> {
         let _ = i;
@@ -67,6 +72,10 @@ impl Encode for model::Tokenizer {
 
     fn mask(&self) -> Option<u32> {
         model::Tokenizer::mask(self)
+    }
+
+    fn unknown(&self) -> Option<u32> {
+        model::Tokenizer::unknown(self)
     }
 
     fn gap(&self, i: usize) -> Option<u32> {
@@ -117,7 +126,7 @@ impl<'a> TaskEncoder<'a> {
     /// Tokenizes what all examples have in common.
     ///
     /// # Errors
-    /// A template that the model's family cannot use, words or answers without tokens.
+    /// A template that the model's family cannot use, words or answers that this vocabulary does not have.
     pub fn new(task: &'a Task, tokenizer: &'a dyn Encode, reader: Reader) -> Result<TaskEncoder<'a>> {
         let wrong = |why: String| Error::Input(format!("task `{}`: {why}", task.name));
         let around = around(tokenizer)?;
@@ -143,7 +152,12 @@ impl<'a> TaskEncoder<'a> {
         }
         let candidates = candidates(task, tokenizer, &form)?;
         for Candidate { label, answer, tokens } in &candidates {
-            let check = form.check_answer(&task.template, tokens);
+            let check = match tokenizer.unknown() {
+                Some(unknown) if tokens.contains(&unknown) => {
+                    Err("has a word or character that this vocabulary does not have; use another".into())
+                }
+                _ => form.check_answer(&task.template, tokens),
+            };
             let answer = &task.labels[*label].answers[*answer];
             check.map_err(|why| wrong(format!("answer {answer:?} {why}")))?;
         }
@@ -289,11 +303,24 @@ fn around(tokenizer: &dyn Encode) -> Result<[Vec<u32>; 2]> {
     Ok([before.to_vec(), rest.strip_prefix(plain.as_slice()).unwrap_or_default().to_vec()])
 }
 
+/// The answers of all labels. Strings that are the same to the tokenizer (by case or spaces) are one answer of a label.
 fn candidates(task: &Task, tokenizer: &dyn Encode, form: &Form) -> Result<Vec<Candidate>> {
-    let mut candidates = Vec::new();
+    let mut candidates: Vec<Candidate> = Vec::new();
     for (label, l) in task.labels.iter().enumerate() {
         for (answer, text) in l.answers.iter().enumerate() {
-            candidates.push(Candidate { label, answer, tokens: form.tokens(tokenizer, text)? });
+            let tokens = form.tokens(tokenizer, text)?;
+            match candidates.iter().find(|c| c.tokens == tokens) {
+                None => candidates.push(Candidate { label, answer, tokens }),
+                Some(same) if same.label == label => {}
+                Some(same) => {
+                    let other = &task.labels[same.label];
+                    return Err(Error::Input(format!(
+                        "task `{}`: answer {text:?} of label `{}` has the same tokens in this vocabulary as {:?} of label \
+                         `{}`; use another",
+                        task.name, l.name, other.answers[same.answer], other.name
+                    )));
+                }
+            }
         }
     }
     Ok(candidates)

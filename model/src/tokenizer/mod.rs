@@ -1,5 +1,7 @@
 //! Text to tokens and back, by the `tokenizers` library.
 
+mod wordpiece;
+
 use std::path::Path;
 
 use serde_json::Value;
@@ -13,6 +15,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     eos: Option<u32>,
     mask: Option<u32>,
+    unknown: Option<u32>,
     /// For tokenizers that put a space in front of every text: tokens of [`BEFORE_ENCODED`] and [`BEFORE_DECODED`].
     before: Option<[Vec<u32>; 2]>,
 }
@@ -25,33 +28,45 @@ const BEFORE_ENCODED: &str = "\n";
 const BEFORE_DECODED: &str = "a";
 
 impl Tokenizer {
-    /// Opens `tokenizer.json` in `folder`, or builds the tokenizer that a GGUF file describes. Truncation and padding that the file asks for are switched off.
+    /// Opens `tokenizer.json` in `folder`, or makes the tokenizer of a BERT from its `vocab.txt`, or the one that a GGUF file
+    /// describes. Truncation and padding that the file asks for are switched off.
     ///
     /// # Errors
     /// There is no such file, or it cannot be read.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
         if folder.is_file() {
-            let (inner, eos) = gguf::tokenizer(folder)?;
-            return Tokenizer::new(inner, eos, None);
+            let gguf::Parts { inner, eos, unknown } = gguf::tokenizer(folder)?;
+            return Tokenizer::new(inner, eos, None, unknown);
         }
         let path = folder.join("tokenizer.json");
-        if !path.is_file() {
-            return Err(Error::Tokenizer { path: folder.into(), why: what_is_there(folder) });
-        }
         let invalid = |why: String| Error::Tokenizer { path: path.clone(), why };
-        let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        let inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| invalid(e.to_string()))?;
+        let inner = if path.is_file() {
+            let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| invalid(e.to_string()))?
+        } else if folder.join(wordpiece::FILE).is_file() {
+            wordpiece::open(folder)?
+        } else {
+            return Err(Error::Tokenizer { path: folder.into(), why: what_is_there(folder) });
+        };
         let id = |token: Option<String>| token.and_then(|token| inner.token_to_id(&token));
         let eos = id(special_token(folder, "eos_token")?);
         let mask = id(special_token(folder, "mask_token")?.or_else(|| Some("[MASK]".into())));
-        Tokenizer::new(inner, eos, mask)
+        let unknown = id(special_token(folder, "unk_token")?.or_else(|| Some("[UNK]".into())));
+        // vocabularies of bytes know everything; GPT-2's files name the end of text for want of another
+        let unknown = unknown.filter(|&id| Some(id) != eos);
+        Tokenizer::new(inner, eos, mask, unknown)
     }
 
-    fn new(mut inner: tokenizers::Tokenizer, eos: Option<u32>, mask: Option<u32>) -> Result<Tokenizer> {
+    fn new(
+        mut inner: tokenizers::Tokenizer,
+        eos: Option<u32>,
+        mask: Option<u32>,
+        unknown: Option<u32>,
+    ) -> Result<Tokenizer> {
         inner.with_padding(None);
         let refused = |e| Error::Tokens(format!("the tokenizer cannot do without truncation: {e}"));
         inner.with_truncation(None).map_err(refused)?;
-        let mut tokenizer = Tokenizer { inner, eos, mask, before: None };
+        let mut tokenizer = Tokenizer { inner, eos, mask, unknown, before: None };
         let first = tokenizer.encode("a", false)?.first().and_then(|&id| tokenizer.token(id));
         if first.is_some_and(|token| token.starts_with(WORD_START)) {
             tokenizer.before =
@@ -137,6 +152,11 @@ impl Tokenizer {
     /// The token that ends a text, when the folder says which.
     pub fn eos(&self) -> Option<u32> {
         self.eos
+    }
+
+    /// The token that stands for whatever the vocabulary does not have: the one the folder names, else `[UNK]`.
+    pub fn unknown(&self) -> Option<u32> {
+        self.unknown
     }
 
     /// What T5 writes for gap `i` of a text, `<extra_id_i>`, where the vocabulary has it.

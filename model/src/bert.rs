@@ -1,0 +1,183 @@
+//! BERT: an encoder in which every token sees every other, LayerNorm after each half of a block, and a head that says
+//! what a mask hides.
+//!
+//! ```text
+//! x = ln(word[token] + position[position] + token_type[0])       soft tokens in place of word[token]
+//! x = ln(x + attention.output(attention(x)))                      per block
+//! x = ln(x + output(gelu(intermediate(x))))
+//! h = ln(gelu(transform(x)))                                      the head's own layer, before the decoder
+//! ```
+//!
+//! Source: Devlin et al. 2018 (arXiv 1810.04805).
+
+use std::sync::Arc;
+
+use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, linear};
+use autograd::{Linear, Tape, Value};
+use kernels::activation::Activation;
+use kernels::attention::Heads;
+use tensor::{Checkpoint, Frozen};
+
+use crate::cache::{LayerCache, attention, run_block};
+use crate::language_model::Step;
+use crate::layers::{LayerNorm, linear_layer};
+use crate::{Config, Error, Result};
+
+/// Weight of the decoder where it is not the token embedding.
+pub(crate) const DECODER: &str = "cls.predictions.decoder.weight";
+
+/// The weights of a BERT between the embeddings and the decoder.
+#[derive(Debug)]
+pub(crate) struct Bert {
+    position_embeddings: Frozen,
+    token_type_embeddings: Frozen,
+    norm: LayerNorm,
+    layers: Vec<Arc<Block>>,
+    transform: Linear,
+    transform_norm: LayerNorm,
+    activation: Activation,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: LayerNorm,
+    heads: Heads,
+    activation: Activation,
+}
+
+/// Which queries a block computes, if not all, and who they see.
+struct Pass {
+    rows: Option<Arc<[u32]>>,
+    mask: Arc<Intervals>,
+}
+
+/// What the name of every tensor of the encoder starts with: `bert.`, or nothing.
+fn prefix(checkpoint: &Checkpoint) -> &'static str {
+    if checkpoint.contains("embeddings.word_embeddings.weight") { "" } else { "bert." }
+}
+
+/// Name of the token embedding.
+pub(crate) fn embedding_name(checkpoint: &Checkpoint) -> String {
+    format!("{}embeddings.word_embeddings.weight", prefix(checkpoint))
+}
+
+/// The bias of the decoder, `[vocab_size]`: its own, or the one that files of tied models have beside it.
+pub(crate) fn decoder_bias(checkpoint: &Checkpoint, config: &Config) -> Result<Frozen> {
+    const OWN: &str = "cls.predictions.decoder.bias";
+    let name = if checkpoint.contains(OWN) { OWN } else { "cls.predictions.bias" };
+    Ok(checkpoint.tensor(name, &[config.vocab_size])?)
+}
+
+impl Bert {
+    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<Bert> {
+        let (prefix, d) = (prefix(checkpoint), config.d_model);
+        const HEAD: &str = "cls.predictions.transform";
+        if !checkpoint.contains(&format!("{HEAD}.dense.weight")) {
+            return Err(no_head(checkpoint));
+        }
+        let table = |part: &str, rows: usize| {
+            checkpoint.tensor(&format!("{prefix}embeddings.{part}.weight"), &[rows, d])
+        };
+        let block = |i| Block::load(checkpoint, config, &format!("{prefix}encoder.layer.{i}")).map(Arc::new);
+        Ok(Bert {
+            position_embeddings: table("position_embeddings", config.n_positions)?,
+            token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
+            norm: LayerNorm::load(checkpoint, config, &format!("{prefix}embeddings.LayerNorm"))?,
+            layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
+            transform: linear_layer(checkpoint, &format!("{HEAD}.dense"), (d, d), true)?,
+            transform_norm: LayerNorm::load(checkpoint, config, &format!("{HEAD}.LayerNorm"))?,
+            activation: config.activation,
+        })
+    }
+
+    /// Every matrix between the embeddings and the decoder.
+    pub(crate) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let blocks = self.layers.iter_mut().flat_map(|block| {
+            let Block { query, key, value, attention_output, intermediate, output, .. } =
+                Arc::make_mut(block);
+            [query, key, value, attention_output, intermediate, output]
+        });
+        blocks.chain([&mut self.transform])
+    }
+
+    /// Hidden states of the wanted tokens as the decoder takes them. In the last block only they need queries and the
+    /// MLP. A cache can only hold a prefix: what a token computes depends on the tokens after it.
+    pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
+        let placed = add_rows(embeds, &self.position_embeddings, step.positions);
+        let types = vec![0; step.positions.len()];
+        let mut x = self.norm.forward(tape, &add_rows(&placed, &self.token_type_embeddings, &types));
+        let last = self.layers.len() - 1;
+        for (i, block) in self.layers.iter().enumerate() {
+            let pass = match step.outputs.filter(|_| i == last) {
+                Some(rows) => Pass { rows: Some(rows.clone()), mask: Arc::new(step.mask.for_queries(rows)) },
+                None => Pass { rows: None, mask: step.mask.clone() },
+            };
+            let block = block.clone();
+            x = run_block(tape, &[&x], (step.cache.as_deref_mut(), i), move |tape, x, (past, _)| {
+                block.forward(tape, &x[0], &pass, past)
+            });
+        }
+        let h = activation(tape, &linear(tape, &x, &self.transform, None), self.activation);
+        self.transform_norm.forward(tape, &h)
+    }
+}
+
+impl Block {
+    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<Block> {
+        let (d, d_ff) = (config.d_model, config.d_ff);
+        let dense = |part: &str, n_in: usize, n_out: usize| {
+            linear_layer(checkpoint, &format!("{name}.{part}"), (n_in, n_out), true)
+        };
+        let norm = |part: &str| LayerNorm::load(checkpoint, config, &format!("{name}.{part}.LayerNorm"));
+        Ok(Block {
+            query: dense("attention.self.query", d, d)?,
+            key: dense("attention.self.key", d, d)?,
+            value: dense("attention.self.value", d, d)?,
+            attention_output: dense("attention.output.dense", d, d)?,
+            attention_norm: norm("attention.output")?,
+            intermediate: dense("intermediate.dense", d, d_ff)?,
+            output: dense("output.dense", d_ff, d)?,
+            output_norm: norm("output")?,
+            heads: config.heads(),
+            activation: config.activation,
+        })
+    }
+
+    /// `[T, d_model]` to `[rows or T, d_model]`. The mask counts the queries of `rows`.
+    fn forward(&self, tape: &Tape, x: &Value, pass: &Pass, past: Option<&mut LayerCache>) -> Value {
+        let wanted = pass.rows.as_ref().map_or_else(|| x.clone(), |rows| gather_rows(tape, x, rows));
+        let q = linear(tape, &wanted, &self.query, None);
+        let k = linear(tape, x, &self.key, None);
+        let v = linear(tape, x, &self.value, None);
+        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, &pass.mask, past);
+        let x = linear(tape, &mixed, &self.attention_output, Some(&wanted));
+        let x = self.attention_norm.forward(tape, &x);
+
+        let inner = activation(tape, &linear(tape, &x, &self.intermediate, None), self.activation);
+        self.output_norm.forward(tape, &linear(tape, &inner, &self.output, Some(&x)))
+    }
+}
+
+/// Why a file without the head's first layer cannot be used, by what it has instead.
+fn no_head(checkpoint: &Checkpoint) -> Error {
+    let other =
+        checkpoint.names().find(|name| name.starts_with("classifier") || name.starts_with("qa_outputs"));
+    let what = match other {
+        Some(name) => format!("they are those of a classifier (`{name}`)"),
+        None => "they are an encoder that gives embeddings".into(),
+    };
+    Error::Unsupported {
+        path: checkpoint.path().into(),
+        why: format!(
+            "the weights have no masked-language-model head (`cls.predictions…`): {what}, which predicts no tokens and \
+             cannot be prompted; use the model's BertForMaskedLM version"
+        ),
+    }
+}

@@ -1,0 +1,48 @@
+//! Layers that several architectures have, as their files name them.
+
+use autograd::ops::layer_norm;
+use autograd::{Linear, Tape, Value};
+use kernels::matmul::Layout;
+use tensor::{Checkpoint, Frozen};
+
+use crate::{Config, Result};
+
+/// LayerNorm with weight and bias.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerNorm {
+    weight: Frozen,
+    bias: Frozen,
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// `{name}.weight` and `{name}.bias`, which the first BERTs called gamma and beta; `[d_model]` each.
+    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<LayerNorm> {
+        let vector = |part: &str, old: &str| {
+            let old = format!("{name}.{old}");
+            let name = if checkpoint.contains(&old) { old } else { format!("{name}.{part}") };
+            checkpoint.tensor(&name, &[config.d_model])
+        };
+        Ok(LayerNorm {
+            weight: vector("weight", "gamma")?.widened(),
+            bias: vector("bias", "beta")?.widened(),
+            eps: config.norm_eps,
+        })
+    }
+
+    pub(crate) fn forward(&self, tape: &Tape, x: &Value) -> Value {
+        layer_norm(tape, x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+/// `{name}.weight` as torch's `Linear` keeps it, `[n_out, n_in]`, and `{name}.bias`.
+pub(crate) fn linear_layer(
+    checkpoint: &Checkpoint,
+    name: &str,
+    (n_in, n_out): (usize, usize),
+    bias: bool,
+) -> Result<Linear> {
+    let weight = checkpoint.tensor(&format!("{name}.weight"), &[n_out, n_in])?;
+    let bias = bias.then(|| checkpoint.tensor(&format!("{name}.bias"), &[n_out])).transpose()?;
+    Ok(Linear::new(weight, Layout::OutIn, bias))
+}

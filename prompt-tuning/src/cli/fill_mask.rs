@@ -1,0 +1,95 @@
+//! `fill-mask`: what stands behind the masks of a text.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use model::Family;
+use serde_json::json;
+
+use super::Common;
+use super::session::Session;
+use crate::error::{Error, Result};
+use crate::fill_mask::{Choice, Filled, fill};
+use crate::soft_prompt::SoftPrompt;
+
+/// Arguments of `fill-mask`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Of several masks, each gets its likeliest tokens, given the text with all masks. The filling of all of \
+    them together is found step by step: the mask whose best token is the likeliest gets it, then the others are asked \
+    again.\n\nExample:\n  \
+    prompt-tuning fill-mask --model bert-base-chinese --text \"巴黎是法国的[MASK][MASK]。\" --top 5"
+)]
+pub(super) struct FillMaskArgs {
+    /// Masked model: folder or hub id
+    #[arg(long, value_name = "M")]
+    model: String,
+    /// Trained prompt: adapter folder, put in front of the text
+    #[arg(long, value_name = "DIR")]
+    prompt: Option<PathBuf>,
+    /// Use the prompt even if it was trained on another model
+    #[arg(long)]
+    force: bool,
+    /// Text with the model's mask token, such as [MASK]; may be given several times
+    #[arg(long, value_name = "TEXT", required = true)]
+    text: Vec<String>,
+    /// Likeliest tokens to show for each mask
+    #[arg(long, value_name = "K", default_value = "5", value_parser = super::positive)]
+    top: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+pub(super) fn run(args: &FillMaskArgs) -> Result<ExitCode> {
+    args.common.apply()?;
+    let mut session = Session::open(&args.model, &args.common)?;
+    if session.model.family() != Family::Masked {
+        let why = "is not a masked language model; `generate` continues texts with it, `score` compares completions";
+        return Err(Error::Input(format!("`{}` {why}", args.model)));
+    }
+    let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
+    for text in &args.text {
+        fill_one(args, &session, prompt.as_ref(), text)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fill_one(args: &FillMaskArgs, session: &Session, prompt: Option<&SoftPrompt>, text: &str) -> Result<()> {
+    let tokenizer = session.tokenizer()?;
+    let no_mask = || Error::Input(format!("the tokenizer of `{}` has no mask token", args.model));
+    let mask = tokenizer.mask().ok_or_else(no_mask)?;
+    let name = |id: u32| tokenizer.token(id).unwrap_or_else(|| format!("#{id}"));
+    let ids = tokenizer.encode(text, true)?;
+    if !ids.contains(&mask) {
+        return Err(Error::Input(format!("the text {text:?} has no {} to fill", name(mask))));
+    }
+    let filled = fill(&session.model, prompt, &ids, mask, args.top)?;
+    let written = write_in(text, &name(mask), &filled, name);
+    if args.common.json {
+        let choice =
+            |c: &Choice| json!({ "id": c.token, "token": name(c.token), "probability": c.probability });
+        let masks: Vec<Vec<_>> = filled.top.iter().map(|top| top.iter().map(choice).collect()).collect();
+        return super::print_json(&json!({
+            "text": text,
+            "masks": masks,
+            "filled": { "text": written, "token_ids": filled.joint, "log_prob": filled.log_prob },
+        }));
+    }
+    for (i, top) in filled.top.iter().enumerate() {
+        let list: Vec<_> = top.iter().map(|c| format!("{} {:.4}", name(c.token), c.probability)).collect();
+        super::print_line(&format!("mask {}  {}", i + 1, list.join("  ")))?;
+    }
+    super::print_line(&format!("filled  {written}  (log p {:.4})", filled.log_prob))
+}
+
+/// The text with the joint filling in place of its masks.
+fn write_in(text: &str, mask: &str, filled: &Filled, name: impl Fn(u32) -> String) -> String {
+    let mut parts = text.split(mask);
+    let mut written = parts.next().unwrap_or_default().to_string();
+    for (part, &id) in parts.zip(&filled.joint) {
+        written.push_str(name(id).trim_start_matches("##"));
+        written.push_str(part);
+    }
+    written
+}
