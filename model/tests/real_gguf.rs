@@ -11,7 +11,8 @@ use common::{forest_logits, sources};
 use kernels::testing::{Tolerance, close};
 use prompt_tuning_model::{Forest, LanguageModel, Tokenizer};
 
-const TEXT: &str = "Review: A lovely film, if you like watching paint dry 1234.\nSentiment: negative\n\n It's";
+const TEXT: &str =
+    "Review: A lovely film, if you like watching paint dry 1234.\nSentiment: negative\n\n It's";
 
 #[test]
 #[ignore = "needs a model"]
