@@ -179,8 +179,8 @@ fn widen<S: Simd, F: Format>(s: S, b: &[F::Block], from: usize, out: &mut [f32])
         let head = F::head(s, &b[block]);
         for (g, out) in now.chunks_exact_mut(16).enumerate() {
             let numbers = F::sixteen(s, &head, &b[block], first + g).widen(s);
-            for h in 0..16 / S::LANES {
-                s.store(numbers[h], &mut out[h * S::LANES..]);
+            for (number, out) in numbers.into_iter().zip(out.chunks_exact_mut(S::LANES)) {
+                s.store(number, out);
             }
         }
         (rest, block, first) = (after, block + 1, 0);
@@ -217,10 +217,10 @@ impl<V: Copy> Sixteen<V> {
     #[inline(always)]
     pub(crate) fn widen<S: Simd<V = V>>(self, s: S) -> [V; 2] {
         let mut numbers = [self.scale; 2];
-        for h in 0..16 / S::LANES {
+        for (h, number) in numbers.iter_mut().enumerate().take(16 / S::LANES) {
             let q = s.widen_i8(&self.q[h * S::LANES / 8..]);
             let product = s.mul(self.scale, q);
-            numbers[h] = match self.offset {
+            *number = match self.offset {
                 Some(offset) => s.add(product, offset),
                 None => product,
             };

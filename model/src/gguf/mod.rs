@@ -20,7 +20,7 @@ use tensor::gguf::{Metadata, Value};
 use crate::read::Keys;
 use crate::{Architecture, Config, Error, Result};
 
-pub(crate) use tokenizer::tokenizer;
+pub(crate) use tokenizer::{Parts, tokenizer};
 
 /// What the error for others lists.
 const SUPPORTED: &str = "llama, qwen2 and gpt2";

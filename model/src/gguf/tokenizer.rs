@@ -25,18 +25,28 @@ const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 /// How SentencePiece spells a space.
 const WORD_START: &str = "\u{2581}";
 
-/// The tokenizer of a GGUF file, and the token that ends a text.
+/// A tokenizer and what is said about its tokens.
+pub(crate) struct Parts {
+    pub(crate) inner: tokenizers::Tokenizer,
+    /// Ends a text.
+    pub(crate) eos: Option<u32>,
+    /// Stands for what the vocabulary does not know.
+    pub(crate) unknown: Option<u32>,
+}
+
+/// The tokenizer of a GGUF file.
 ///
 /// # Errors
 /// The file has none, or one of a kind that is not known.
-pub(crate) fn tokenizer(path: &Path) -> Result<(tokenizers::Tokenizer, Option<u32>)> {
+pub(crate) fn tokenizer(path: &Path) -> Result<Parts> {
     let checkpoint = Checkpoint::open_gguf(path)?;
     let wrong = |why: String| Error::Tokenizer { path: path.into(), why };
     let metadata = checkpoint.metadata().ok_or_else(|| wrong("it has no metadata".into()))?;
     let vocabulary = Vocabulary::read(metadata).map_err(wrong)?;
     let bytes = serde_json::to_vec(&vocabulary.json().map_err(wrong)?).map_err(|e| wrong(e.to_string()))?;
     let inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| wrong(e.to_string()))?;
-    Ok((inner, vocabulary.id("eos")))
+    let eos = vocabulary.id("eos");
+    Ok(Parts { inner, eos, unknown: vocabulary.id("unknown").filter(|&id| Some(id) != eos) })
 }
 
 /// Tokens and what is said about them.

@@ -28,15 +28,15 @@ const BEFORE_ENCODED: &str = "\n";
 const BEFORE_DECODED: &str = "a";
 
 impl Tokenizer {
-    /// Opens `tokenizer.json` in `folder`, makes the tokenizer of a BERT from its `vocab.txt`, or builds the one that a GGUF
-    /// file describes. Truncation and padding that the file asks for are switched off.
+    /// Opens `tokenizer.json` in `folder`, or makes the tokenizer of a BERT from its `vocab.txt`, or the one that a GGUF file
+    /// describes. Truncation and padding that the file asks for are switched off.
     ///
     /// # Errors
     /// There is no such file, or it cannot be read.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
         if folder.is_file() {
-            let (inner, eos) = gguf::tokenizer(folder)?;
-            return Tokenizer::new(inner, eos, (None, None));
+            let gguf::Parts { inner, eos, unknown } = gguf::tokenizer(folder)?;
+            return Tokenizer::new(inner, eos, None, unknown);
         }
         let path = folder.join("tokenizer.json");
         let invalid = |why: String| Error::Tokenizer { path: path.clone(), why };
@@ -54,13 +54,14 @@ impl Tokenizer {
         let unknown = id(special_token(folder, "unk_token")?.or_else(|| Some("[UNK]".into())));
         // vocabularies of bytes know everything; GPT-2's files name the end of text for want of another
         let unknown = unknown.filter(|&id| Some(id) != eos);
-        Tokenizer::new(inner, eos, (mask, unknown))
+        Tokenizer::new(inner, eos, mask, unknown)
     }
 
     fn new(
         mut inner: tokenizers::Tokenizer,
         eos: Option<u32>,
-        (mask, unknown): (Option<u32>, Option<u32>),
+        mask: Option<u32>,
+        unknown: Option<u32>,
     ) -> Result<Tokenizer> {
         inner.with_padding(None);
         let refused = |e| Error::Tokens(format!("the tokenizer cannot do without truncation: {e}"));
