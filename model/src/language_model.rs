@@ -55,7 +55,7 @@ pub struct LanguageModel {
 enum Blocks {
     Gpt2(Gpt2),
     Llama(Llama),
-    Bert(Bert),
+    Bert(Box<Bert>),
     T5(T5),
 }
 
@@ -75,7 +75,7 @@ impl LanguageModel {
                 (llama::embedding_name(&checkpoint), Blocks::Llama(Llama::load(&checkpoint, &config)?))
             }
             Architecture::Bert => {
-                (bert::embedding_name(&checkpoint), Blocks::Bert(Bert::load(&checkpoint, &config)?))
+                (bert::embedding_name(&checkpoint), Blocks::Bert(Box::new(Bert::load(&checkpoint, &config)?)))
             }
             Architecture::T5 => {
                 (t5::embedding_name(&checkpoint), Blocks::T5(T5::load(&checkpoint, &config)?))
