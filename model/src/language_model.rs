@@ -84,6 +84,7 @@ impl LanguageModel {
                 (t5::embedding_name(&checkpoint), Blocks::T5(T5::load(&checkpoint, &config)?))
             }
         };
+        no_more_blocks(&checkpoint, &config, folder)?;
         let embedding = checkpoint.tensor(&name, &[config.vocab_size, config.d_model])?;
         let head = head(&checkpoint, &config, &embedding, folder)?;
         if checkpoint.copied_bytes() > 0 {
@@ -282,6 +283,28 @@ impl LanguageModel {
         let name = self.checkpoint.first_non_finite()?;
         Some(format!("the weight `{name}` holds a NaN or an infinity; download the model again"))
     }
+}
+
+/// That the weights have no more blocks than the configuration says: without them the model would be another one.
+fn no_more_blocks(checkpoint: &Checkpoint, config: &Config, path: &Path) -> Result<()> {
+    let n = config.n_layers;
+    let blocks = match config.architecture {
+        Architecture::Gpt2 => vec![format!("h.{n}.")],
+        Architecture::Llama => vec![format!("layers.{n}.")],
+        Architecture::Bert => vec![format!("encoder.layer.{n}.")],
+        Architecture::T5 => {
+            vec![format!("encoder.block.{n}."), format!("decoder.block.{}.", config.n_prefix_layers())]
+        }
+    };
+    let is_one = |name: &str, block: &String| name.starts_with(block) || name.contains(&format!(".{block}"));
+    let more = checkpoint.names().find(|name| blocks.iter().any(|block| is_one(name, block)));
+    more.map_or(Ok(()), |name| {
+        let why = format!(
+            "it has fewer layers than the weights, which have `{name}`; the two do not belong together"
+        );
+        let path = if path.is_file() { path.to_path_buf() } else { path.join("config.json") };
+        Err(Error::Config { path, why })
+    })
 }
 
 /// The head's own matrix if the file has it, else the embedding; and its bias, where the architecture has one.
