@@ -21,6 +21,7 @@
 
 mod arithmetic;
 mod blocked;
+mod few_blocks;
 mod few_rows;
 mod loop_1;
 mod pack;
@@ -33,6 +34,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use crate::Isa;
+use crate::blocks::Blocks;
 use crate::simd::{Simd, portable::widen_f16};
 
 /// The numbers of a weight as they lie in memory.
@@ -44,6 +46,8 @@ pub enum Elements<'a> {
     F16(&'a [f16]),
     /// bfloat16: the upper half of an f32.
     Bf16(&'a [bf16]),
+    /// Quantised, in blocks. A row is whole blocks.
+    Blocks(Blocks<'a>),
 }
 
 impl Elements<'_> {
@@ -53,6 +57,16 @@ impl Elements<'_> {
             Elements::F32(x) => x.len(),
             Elements::F16(x) => x.len(),
             Elements::Bf16(x) => x.len(),
+            Elements::Blocks(x) => x.len(),
+        }
+    }
+
+    /// Bytes of so many numbers; of quantised ones, whole blocks' share.
+    fn bytes_of(&self, numbers: usize) -> usize {
+        match self {
+            Elements::F32(_) => 4 * numbers,
+            Elements::F16(_) | Elements::Bf16(_) => 2 * numbers,
+            Elements::Blocks(x) => numbers * x.format().bytes() / x.format().numbers(),
         }
     }
 
@@ -236,6 +250,11 @@ fn run(isa: Isa, product: Product, c: &mut [f32]) {
     assert_eq!(product.a.len(), m * k, "the input is [{m}, {k}]");
     assert_eq!(product.b.len(), k * n, "the weight is [{k}, {n}] or the other way round");
     assert_eq!(c.len(), m * n, "the output is [{m}, {n}]");
+    if let Elements::Blocks(blocks) = product.b {
+        let (row, numbers) =
+            (if product.order == Order::RowMajor { n } else { k }, blocks.format().numbers());
+        assert!(row.is_multiple_of(numbers), "a row of {row} is no whole {:?} blocks", blocks.format());
+    }
     let Epilogue { bias, residual } = product.epilogue;
     assert!(bias.is_none_or(|x| x.len() == n), "the bias is [{n}]");
     assert!(residual.is_none_or(|x| x.len() == m * n), "the residual is [{m}, {n}]");
