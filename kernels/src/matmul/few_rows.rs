@@ -1,4 +1,4 @@
-//! Few rows: a weight is used so few times that reading it is the cost, so it is read once, where it lies, in the
+//! Up to 8 rows: a weight is used so few times that reading it is the cost, so it is read once, where it lies, in the
 //! order of memory.
 //!
 //! `B` stored as `n` rows of `k`: a dot product for each column. `B` stored as `k` rows of `n`: rows of `B`, times a
@@ -16,14 +16,9 @@ use crate::blocks::Blocks;
 use crate::simd::portable::round_bf16;
 use crate::simd::{Simd, SimdOp};
 
-/// Up to how many rows this path is the faster one.
-pub(super) fn most_rows(order: Order) -> usize {
-    match order {
-        Order::Transposed => 16,
-        Order::RowMajor => 8,
-    }
-}
-
+/// Up to here this path is the faster one. It still is at 16 rows of weights stored as `[out, in]`, but a text of that
+/// length alone would then be summed in another order than in a batch.
+pub(super) const MOST_ROWS: usize = 8;
 /// Fewer weights than this are not worth waking a thread for.
 const SERIAL: usize = 1 << 16;
 /// Rows of `B` that are added to `C` in one pass over it.

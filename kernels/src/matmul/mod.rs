@@ -7,14 +7,14 @@
 //! |---|---|
 //! | [`mod@reference`] | the specification |
 //! | `blocked` | many rows: cache blocks, packed panels; within it `loop_1`, a tile of `C` in registers |
-//! | `few_rows` | up to 8 or 16 rows: limited by memory, so every weight is read once, unpacked |
+//! | `few_rows` | up to 8 rows: limited by memory, so every weight is read once, unpacked |
 //! | `arithmetic` | f32, or bf16 with f32 sums |
 //! | `panels`, `pack` | how `A` and `k` are divided; panels of `A` and of `B`, widened to f32 or rounded to bf16 |
 //! | `tiles` | which part of `C` is one task |
 //!
 //! **What a result depends on.** Each number of `C` is a sum over `k` whose order depends on `k`, on the instruction
-//! set and on whether there are few rows (up to 8 or 16, by `Order`), and on nothing else: not on the other rows, on
-//! the number of threads, or on where in a tile it lies.
+//! set and on whether there are more than 8 rows, and on nothing else: not on the other rows, on the number of
+//! threads, or on where in a tile it lies.
 
 // Loops that run up to a constant are unrolled, and what they index stays in registers.
 #![allow(clippy::needless_range_loop)]
@@ -261,7 +261,7 @@ fn run(isa: Isa, product: Product, c: &mut [f32]) {
     if m == 0 || n == 0 {
         return;
     }
-    if m <= few_rows::most_rows(product.order) {
+    if m <= few_rows::MOST_ROWS {
         few_rows::run(isa, product, c);
     } else {
         blocked::run(isa, product, c);
