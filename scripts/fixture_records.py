@@ -22,7 +22,8 @@ MAKE = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "adafactor": Adafact
 
 
 def open_model(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    gguf = {"gguf_file": "model.gguf"} if (folder / "model.gguf").exists() else {}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **gguf)
     model.config.name_or_path = model.name_or_path = folder.name
     return model.eval()
 

@@ -8,7 +8,7 @@ The second form loads an adapter folder, for instance one written by `prompt-tun
 prints {"ids", "logits"}; with --logits it compares with such a file (logits of the text positions, or of the virtual
 tokens and the text positions) and fails when they differ by more than 1e-4.
 
-Needs torch, transformers, peft (made with torch 2.15, transformers 5.23, peft 0.21). See model/tests/fixtures/README.md.
+Needs torch, transformers, peft, gguf (made with torch 2.15, transformers 5.23, peft 0.21, gguf 0.19). See model/tests/fixtures/README.md.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 
 import fixture_bert
+import fixture_gguf
 import fixture_records
 import fixture_t5
 import fixture_text
@@ -29,12 +30,14 @@ from fixture_models import CASES, write_json
 
 FIXTURES = Path(__file__).resolve().parent.parent / "model" / "tests" / "fixtures"
 WITH_ADAPTER = ("gpt2-tied-f32", "llama-gqa-tied-bf16", "t5-v1.1-gated-bf16")
-ALL = CASES | fixture_text.CASES | fixture_t5.CASES | fixture_bert.CASES
+ALL = CASES | fixture_text.CASES | fixture_t5.CASES | fixture_bert.CASES | fixture_gguf.CASES
 TOLERANCE = 1e-4
 
 
 def records_of(folder):
     """The module that knows what is recorded of this kind of model."""
+    if (folder / fixture_gguf.FILE).exists():
+        return fixture_records
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
     return {"t5": fixture_t5, "bert": fixture_bert}.get(model_type, fixture_records)
 
@@ -51,7 +54,9 @@ def make(name, seed):
     folder = FIXTURES / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    check_weights(folder, ALL[name](folder))
+    made = ALL[name](folder)
+    if made is not None:
+        check_weights(folder, made)
     records = records_of(folder)
     values, tensors, peft_model = records.record(folder, seed)
     rounding = records.rounding(folder, values, tensors)
@@ -59,8 +64,9 @@ def make(name, seed):
     if name in WITH_ADAPTER:
         prompt = tensors["adamw.prompt"]
         tensors |= records.save_adapter(peft_model, prompt, values, folder / "adapter")
-    if name in fixture_text.CASES:
-        values |= fixture_text.text_records(folder)
+    for kind in (fixture_text, fixture_gguf):
+        if name in kind.CASES:
+            values |= kind.text_records(folder)
     write_json(folder / "expected.json", values)
     save_file(tensors, folder / "expected.safetensors")
     spread = torch.cat([x.flatten() for n, x in tensors.items() if n.startswith("base.logits")]).std()
@@ -104,7 +110,7 @@ def main():
         write_json(FIXTURES / "t5-buckets.json", fixture_t5.buckets())
     for i, name in enumerate(ALL):
         if not a.cases or name in a.cases:
-            make(name, seed=100 + 10 * i)
+            make(name, seed=fixture_gguf.SEEDS.get(name, 100 + 10 * i))
 
 
 if __name__ == "__main__":

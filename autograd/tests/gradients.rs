@@ -8,7 +8,7 @@ use kernels::activation::Activation;
 use kernels::attention::Heads;
 use kernels::cross_entropy::Target;
 use kernels::matmul::Layout;
-use kernels::rope::Table;
+use kernels::rope::{Pairs, Table};
 use kernels::testing::{Rng, Tolerance, close};
 use prompt_tuning_autograd::ops::{self, Intervals, Qkv, Relation, RelativeBias, Source};
 use prompt_tuning_autograd::{Gradients, Linear, NodeId, Op, Tape, Value};
@@ -346,7 +346,7 @@ fn a_segment_of_two_inputs() {
 #[test]
 fn rotary_positions() {
     let (positions, inv_freq) = ([0u32, 3, 7], [1.0f32, 0.1]);
-    let table = Arc::new(Table::new(&positions, &inv_freq));
+    let table = Arc::new(Table::new(&positions, &inv_freq, Pairs::Halves));
     check("rope", &[&[3, 8]], &|t, v| ops::rope(t, &v[0], &table), &|v| {
         let mut y = v[0].clone();
         for (t, row) in y.chunks_mut(8).enumerate() {

@@ -108,7 +108,7 @@ fn weight_bytes(model: &LanguageModel) -> usize {
     let all: usize = model.checkpoint().files().iter().map(|file| file.bytes().len()).sum();
     let embedding = model.embedding();
     let untied = model.checkpoint().contains("lm_head.weight");
-    all - if untied { embedding.elements().len() * embedding.dtype().size() } else { 0 }
+    all - if untied { embedding.dtype().bytes(embedding.elements().len()) } else { 0 }
 }
 
 impl GenerationRun {

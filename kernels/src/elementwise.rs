@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::{
     Elements, Isa,
+    blocks::Widen,
     simd::{Simd, SimdOp},
     slices::{Added, Step, TASK, run_all, run_map},
 };
@@ -62,6 +63,10 @@ pub fn widen(isa: Isa, x: Elements, out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "x and out");
     match x {
         Elements::F32(x) => out.copy_from_slice(x),
+        Elements::Blocks(blocks) => {
+            let tasks = out.chunks_mut(TASK).enumerate();
+            run_all(isa, tasks.map(|(i, out)| Widen { blocks, from: i * TASK, out }))
+        }
         Elements::F16(x) => {
             run_all(isa, x.chunks(TASK).zip(out.chunks_mut(TASK)).map(|(x, out)| WidenF16(x, out)))
         }

@@ -13,6 +13,7 @@ pub fn row(table: Elements, row: usize, out: &mut [f32]) {
     assert!(row < rows, "row {row} of a table of {rows}");
     let range = row * width..(row + 1) * width;
     match table {
+        Elements::Blocks(x) => x.widen(range.start, out),
         Elements::F32(x) => out.copy_from_slice(&x[range]),
         Elements::F16(x) => out.iter_mut().zip(&x[range]).for_each(|(out, x)| *out = x.to_f32()),
         Elements::Bf16(x) => out.iter_mut().zip(&x[range]).for_each(|(out, x)| *out = x.to_f32()),

@@ -25,6 +25,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod blocks;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
@@ -41,5 +42,6 @@ mod slices;
 pub mod testing;
 pub mod threads;
 
+pub use blocks::{BlockFormat, Blocks};
 pub use isa::Isa;
 pub use matmul::{Elements, Layout};

@@ -1,4 +1,5 @@
-//! Rotary position embedding, half-split as in Hugging Face Llama: lane `i` pairs with lane `i + D/2`.
+//! Rotary position embedding, half-split as in Hugging Face Llama: lane `i` pairs with lane `i + D/2`. Where a file keeps the
+//! lanes of a head in the original order, neighbours `2i` and `2i + 1` are the pair ([`Pairs`]): the same rotation.
 //!
 //! ```text
 //! forward   y_i       = x_i cos θ - x_(i+D/2) sin θ        θ = position · inv_freq_i
@@ -6,13 +7,23 @@
 //! backward  d_x = the same with -θ: a rotation is orthogonal, so its transpose is its inverse
 //! ```
 //!
-//! Source: Su et al. 2021, "RoFormer" (arXiv 2104.09864); the half-split pairing is that of GPT-NeoX.
+//! Source: Su et al. 2021, "RoFormer" (arXiv 2104.09864), which pairs neighbours; the half-split pairing is GPT-NeoX's.
 
 use crate::{
     Isa,
     simd::{Simd, SimdOp},
     slices::{load, n_rows, rows_per_task, run_all, store},
 };
+
+/// Which lanes of a head are rotated together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pairs {
+    /// `i` and `i + D/2`.
+    #[default]
+    Halves,
+    /// `2i` and `2i + 1`.
+    Neighbours,
+}
 
 /// Cosines and sines of the tokens of one batch, made once and used by every layer.
 #[derive(Clone, Debug)]
@@ -23,15 +34,17 @@ pub struct Table {
     pub sin: Vec<f32>,
     /// `D/2`
     pub half: usize,
+    /// Which lanes they are for.
+    pub pairs: Pairs,
 }
 
 impl Table {
     /// The angles `positions[t] * inv_freq[i]`, both factors f32 as in transformers.
-    pub fn new(positions: &[u32], inv_freq: &[f32]) -> Table {
+    pub fn new(positions: &[u32], inv_freq: &[f32], pairs: Pairs) -> Table {
         // the rounding of the angle to f32 is part of what the models were trained with
         let angles = positions.iter().flat_map(|&p| inv_freq.iter().map(move |&f| f64::from(p as f32 * f)));
         let (cos, sin) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
-        Table { cos, sin, half: inv_freq.len() }
+        Table { cos, sin, half: inv_freq.len(), pairs }
     }
 }
 
@@ -66,13 +79,15 @@ fn rotate(isa: Isa, table: &Table, direction: f32, x: &[f32], y: &mut [f32]) {
     let n = rows_per_task(width);
     let angles = table.cos.chunks(n * half).zip(table.sin.chunks(n * half));
     let tasks = angles.zip(x.chunks(n * width).zip(y.chunks_mut(n * width)));
-    run_all(isa, tasks.map(|((cos, sin), (x, y))| Rotate { cos, sin, half, width, direction, x, y }));
+    let pairs = table.pairs;
+    run_all(isa, tasks.map(|((cos, sin), (x, y))| Rotate { cos, sin, half, pairs, width, direction, x, y }));
 }
 
 struct Rotate<'a> {
     cos: &'a [f32],
     sin: &'a [f32],
     half: usize,
+    pairs: Pairs,
     /// Numbers per token, all heads.
     width: usize,
     direction: f32,
@@ -90,15 +105,35 @@ impl SimdOp for Rotate<'_> {
         let angles = self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half));
         for ((x, y), (cos, sin)) in rows.zip(angles) {
             for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
-                let ((x1, x2), (y1, y2)) = (x.split_at(half), y.split_at_mut(half));
-                for i in (0..half).step_by(S::LANES) {
-                    let (a, b) = (load(s, x1, i), load(s, x2, i));
-                    let (cos, sin) = (load(s, cos, i), s.mul(s.splat(self.direction), load(s, sin, i)));
-                    store(s, s.sub(s.mul(a, cos), s.mul(b, sin)), y1, i);
-                    store(s, s.mul_add(b, cos, s.mul(a, sin)), y2, i);
+                match self.pairs {
+                    Pairs::Halves => halves(s, (cos, sin), self.direction, x, y),
+                    Pairs::Neighbours => neighbours((cos, sin), self.direction, x, y),
                 }
             }
         }
+    }
+}
+
+/// One head, half-split.
+#[inline(always)]
+fn halves<S: Simd>(s: S, (cos, sin): (&[f32], &[f32]), direction: f32, x: &[f32], y: &mut [f32]) {
+    let half = cos.len();
+    let ((x1, x2), (y1, y2)) = (x.split_at(half), y.split_at_mut(half));
+    for i in (0..half).step_by(S::LANES) {
+        let (a, b) = (load(s, x1, i), load(s, x2, i));
+        let (cos, sin) = (load(s, cos, i), s.mul(s.splat(direction), load(s, sin, i)));
+        store(s, s.sub(s.mul(a, cos), s.mul(b, sin)), y1, i);
+        store(s, s.mul_add(b, cos, s.mul(a, sin)), y2, i);
+    }
+}
+
+/// One head whose pairs lie side by side. The compiler makes vectors of it.
+#[inline(always)]
+fn neighbours((cos, sin): (&[f32], &[f32]), direction: f32, x: &[f32], y: &mut [f32]) {
+    let (x, y) = (x.as_chunks::<2>().0, y.as_chunks_mut::<2>().0);
+    for ((y, &[a, b]), (cos, sin)) in y.iter_mut().zip(x).zip(cos.iter().zip(sin)) {
+        let sin = direction * sin;
+        *y = [a * cos - b * sin, b * cos + a * sin];
     }
 }
 

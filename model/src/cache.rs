@@ -96,7 +96,7 @@ impl KvCache {
             for (i, layer) in self.layers.iter().enumerate() {
                 let [k, v] = layer.numbers();
                 for t in 0..n {
-                    let row = &mut out[t * all + 2 * i * width..][..2 * width];
+                    let row = &mut out[t * all + config.prefix_column(i) * width..][..2 * width];
                     row[..width].copy_from_slice(&k[t * width..][..width]);
                     row[width..].copy_from_slice(&v[t * width..][..width]);
                 }

@@ -7,11 +7,12 @@ use std::path::Path;
 
 use kernels::activation::Activation;
 use kernels::attention::Heads;
+use kernels::matmul::Layout;
 use serde_json::Value;
 
 use crate::read::Keys;
 use crate::rope::Rope;
-use crate::{Error, Family, Result};
+use crate::{Error, Family, Result, gguf};
 
 /// Which code runs a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,8 @@ pub struct Config {
     pub tie_word_embeddings: Option<bool>,
     /// Rotary positions; `None` where positions are learned.
     pub rope: Option<Rope>,
+    /// Which way round GPT-2's matrices are.
+    pub conv1d: Layout,
     /// Whether the query, key and value projections have a bias.
     pub qkv_bias: bool,
     /// Whether the output projection of attention has a bias.
@@ -104,12 +107,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `config.json`, and `generation_config.json` where there is one.
+    /// Reads `config.json`, and `generation_config.json` where there is one; or the metadata of a GGUF file.
     ///
     /// # Errors
     /// A file that cannot be read; a key that is missing, out of range or contradicts another; a kind of model, or a
     /// feature, that is not supported.
     pub fn open(folder: &Path) -> Result<Config> {
+        if folder.is_file() {
+            return Ok(gguf::open(folder)?.0);
+        }
         let keys = Keys::open(&folder.join("config.json"))?;
         let mut config = Config::from_keys(&keys)?;
         let generation = folder.join("generation_config.json");
@@ -125,7 +131,7 @@ impl Config {
         Ok(config)
     }
 
-    fn from_keys(keys: &Keys) -> Result<Config> {
+    pub(crate) fn from_keys(keys: &Keys) -> Result<Config> {
         let model_type = keys.string("model_type")?.ok_or_else(|| keys.missing("model_type"))?;
         let read: fn(&Keys, &str) -> Result<Config> = match model_type {
             "gpt2" => gpt2,
@@ -389,6 +395,7 @@ fn common(keys: &Keys, model_type: &str) -> Result<Config> {
         activation: Activation::Relu,
         tie_word_embeddings: keys.flag("tie_word_embeddings")?,
         rope: None,
+        conv1d: Layout::InOut,
         qkv_bias: false,
         attention_out_bias: false,
         mlp_bias: false,

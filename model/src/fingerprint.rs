@@ -20,12 +20,20 @@ pub(crate) fn fingerprint(config: &Config, checkpoint: &Checkpoint) -> String {
     for file in checkpoint.files() {
         let bytes = file.bytes();
         hash.update((bytes.len() as u64).to_le_bytes());
-        let length = bytes.first_chunk::<8>().map_or(0, |n| u64::from_le_bytes(*n)) as usize;
-        let (header, data) = bytes.split_at(length.saturating_add(8).min(bytes.len()));
+        let (header, data) = bytes.split_at(header_len(checkpoint, bytes));
         hash.update(header);
         blocks(data).for_each(|block| hash.update(block));
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Bytes before the data: of a safetensors file a length and so many bytes, of a GGUF file what is before every tensor.
+fn header_len(checkpoint: &Checkpoint, bytes: &[u8]) -> usize {
+    if let Some(start) = checkpoint.gguf_data_start() {
+        return start;
+    }
+    let length = bytes.first_chunk::<8>().map_or(0, |n| u64::from_le_bytes(*n)) as usize;
+    length.saturating_add(8).min(bytes.len())
 }
 
 /// What changes the computation: sizes, epsilon, activation and rotation frequencies, as numbers. Names in the code

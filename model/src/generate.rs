@@ -7,6 +7,9 @@ use crate::decoder::{Decoder, Line};
 use crate::sample::Stream;
 use crate::{Error, Family, LanguageModel, Prompt, Result, Sampling, Source, Tokenizer};
 
+/// More beams than anybody needs.
+const MOST_BEAMS: usize = 1024;
+
 /// What to generate.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -182,6 +185,9 @@ impl Options {
         let wrong = |why: &str| Err(Error::Option(why.into()));
         match self {
             Options { beams: 0, .. } => wrong("beams is 0, but must be 1 or more"),
+            Options { beams, .. } if *beams > MOST_BEAMS => {
+                wrong("more than 1024 beams are not searched; use fewer")
+            }
             Options { length_penalty, .. } if !length_penalty.is_finite() => {
                 wrong("the length penalty must be a finite number")
             }

@@ -7,7 +7,7 @@
 //! h = ln_f(x)
 //! ```
 //!
-//! Its linear layers are "Conv1D": the weight is `[in, out]`. Source: Radford et al. 2019.
+//! Its linear layers are "Conv1D": the weight is `[in, out]`, but not in GGUF files. Source: Radford et al. 2019.
 
 use std::sync::Arc;
 
@@ -100,13 +100,16 @@ impl Block {
     fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<Block> {
         let (d, d_ff) = (config.d_model, config.d_ff);
         let heads = config.heads();
+        let matrix = |part: &str, n_in, n_out| {
+            conv1d(checkpoint, &format!("{name}.{part}"), config.conv1d, (n_in, n_out))
+        };
         Ok(Block {
             ln_1: LayerNorm::load(checkpoint, config, &format!("{name}.ln_1"))?,
-            c_attn: conv1d(checkpoint, &format!("{name}.attn.c_attn"), d, 3 * d)?,
-            attn_c_proj: conv1d(checkpoint, &format!("{name}.attn.c_proj"), d, d)?,
+            c_attn: matrix("attn.c_attn", d, 3 * d)?,
+            attn_c_proj: matrix("attn.c_proj", d, d)?,
             ln_2: LayerNorm::load(checkpoint, config, &format!("{name}.ln_2"))?,
-            c_fc: conv1d(checkpoint, &format!("{name}.mlp.c_fc"), d, d_ff)?,
-            mlp_c_proj: conv1d(checkpoint, &format!("{name}.mlp.c_proj"), d_ff, d)?,
+            c_fc: matrix("mlp.c_fc", d, d_ff)?,
+            mlp_c_proj: matrix("mlp.c_proj", d_ff, d)?,
             heads,
             activation: config.activation,
         })
@@ -125,8 +128,17 @@ impl Block {
     }
 }
 
-fn conv1d(checkpoint: &Checkpoint, name: &str, n_in: usize, n_out: usize) -> Result<Linear> {
-    let weight = checkpoint.tensor(&format!("{name}.weight"), &[n_in, n_out])?;
+fn conv1d(
+    checkpoint: &Checkpoint,
+    name: &str,
+    layout: Layout,
+    (n_in, n_out): (usize, usize),
+) -> Result<Linear> {
+    let shape = match layout {
+        Layout::InOut => [n_in, n_out],
+        Layout::OutIn => [n_out, n_in],
+    };
+    let weight = checkpoint.tensor(&format!("{name}.weight"), &shape)?;
     let bias = checkpoint.tensor(&format!("{name}.bias"), &[n_out])?;
-    Ok(Linear::new(weight, Layout::InOut, Some(bias)))
+    Ok(Linear::new(weight, layout, Some(bias)))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use autograd::ops::{self, Intervals, Scored, Source};
 use autograd::{Linear, Tape, Value};
 use kernels::matmul::{Layout, Precision};
+use kernels::rope::Pairs;
 use kernels::threads::on_pool;
 use tensor::{Checkpoint, Frozen, Tensor};
 
@@ -14,7 +15,7 @@ use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
 use crate::t5::{self, T5};
-use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Prompt, Result};
+use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Prompt, Result, gguf};
 
 /// The tokens of one call of [`LanguageModel::hidden`].
 #[derive(Debug)]
@@ -55,18 +56,20 @@ pub struct LanguageModel {
 enum Blocks {
     Gpt2(Gpt2),
     Llama(Llama),
-    Bert(Bert),
+    Bert(Box<Bert>),
     T5(T5),
 }
 
 impl LanguageModel {
-    /// Opens a folder in Hugging Face layout. Reads no weights but the small vectors (norms, biases) that are not f32.
+    /// Opens a folder in Hugging Face layout, or a GGUF file. Reads no weights but the small vectors (norms, biases) that are not f32.
     ///
     /// # Errors
     /// A file is missing or malformed, a tensor is missing or misshaped, or the model is of a kind we cannot run.
     pub fn open(folder: &Path) -> Result<LanguageModel> {
-        let config = Config::open(folder)?;
-        let checkpoint = Checkpoint::open(folder)?;
+        let (config, checkpoint) = match folder.is_file() {
+            true => gguf::open(folder)?,
+            false => (Config::open(folder)?, Checkpoint::open(folder)?),
+        };
         let (name, blocks) = match config.architecture {
             Architecture::Gpt2 => {
                 (gpt2::embedding_name(&checkpoint), Blocks::Gpt2(Gpt2::load(&checkpoint, &config)?))
@@ -75,12 +78,13 @@ impl LanguageModel {
                 (llama::embedding_name(&checkpoint), Blocks::Llama(Llama::load(&checkpoint, &config)?))
             }
             Architecture::Bert => {
-                (bert::embedding_name(&checkpoint), Blocks::Bert(Bert::load(&checkpoint, &config)?))
+                (bert::embedding_name(&checkpoint), Blocks::Bert(Box::new(Bert::load(&checkpoint, &config)?)))
             }
             Architecture::T5 => {
                 (t5::embedding_name(&checkpoint), Blocks::T5(T5::load(&checkpoint, &config)?))
             }
         };
+        no_more_blocks(&checkpoint, &config, folder)?;
         let embedding = checkpoint.tensor(&name, &[config.vocab_size, config.d_model])?;
         let head = head(&checkpoint, &config, &embedding, folder)?;
         if checkpoint.copied_bytes() > 0 {
@@ -219,6 +223,21 @@ impl LanguageModel {
         on_pool(|| ops::linear(&Tape::new(), &hidden, &self.head, None).tensor().clone())
     }
 
+    /// Whether the model can take prefixes as PEFT has them.
+    ///
+    /// # Errors
+    /// The lanes of its keys are in another order (a Llama in a GGUF file), so a prefix would mean something else.
+    pub fn check_prefix(&self) -> Result<()> {
+        match self.config.rope.map(|rope| rope.pairs) {
+            Some(Pairs::Neighbours) => Err(Error::Tokens(
+                "a Llama in a GGUF file has the lanes of its keys in another order than prefixes do; use the model's Hugging \
+                 Face folder, or a soft prompt"
+                    .into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the model can take this row with this prompt.
     ///
     /// # Errors
@@ -226,6 +245,9 @@ impl LanguageModel {
     pub fn check_row(&self, sources: &[Source], prompt: Option<&Prompt>) -> Result<()> {
         let Config { vocab_size, n_positions, .. } = self.config;
         let (n_soft, n_ahead) = (Prompt::n_soft(prompt), Prompt::n_ahead(prompt));
+        if n_ahead > 0 {
+            self.check_prefix()?;
+        }
         if sources.is_empty() {
             return Err(Error::Tokens("a row has no tokens; give at least one".into()));
         }
@@ -261,6 +283,28 @@ impl LanguageModel {
         let name = self.checkpoint.first_non_finite()?;
         Some(format!("the weight `{name}` holds a NaN or an infinity; download the model again"))
     }
+}
+
+/// That the weights have no more blocks than the configuration says: without them the model would be another one.
+fn no_more_blocks(checkpoint: &Checkpoint, config: &Config, path: &Path) -> Result<()> {
+    let n = config.n_layers;
+    let blocks = match config.architecture {
+        Architecture::Gpt2 => vec![format!("h.{n}.")],
+        Architecture::Llama => vec![format!("layers.{n}.")],
+        Architecture::Bert => vec![format!("encoder.layer.{n}.")],
+        Architecture::T5 => {
+            vec![format!("encoder.block.{n}."), format!("decoder.block.{}.", config.n_prefix_layers())]
+        }
+    };
+    let is_one = |name: &str, block: &String| name.starts_with(block) || name.contains(&format!(".{block}"));
+    let more = checkpoint.names().find(|name| blocks.iter().any(|block| is_one(name, block)));
+    more.map_or(Ok(()), |name| {
+        let why = format!(
+            "it has fewer layers than the weights, which have `{name}`; the two do not belong together"
+        );
+        let path = if path.is_file() { path.to_path_buf() } else { path.join("config.json") };
+        Err(Error::Config { path, why })
+    })
 }
 
 /// The head's own matrix if the file has it, else the embedding; and its bias, where the architecture has one.

@@ -1,4 +1,4 @@
-//! Language models from Hugging Face folders, with weights where they lie in the checkpoint.
+//! Language models from Hugging Face folders and GGUF files, with weights where they lie in the checkpoint.
 //!
 //! Reading order: [`row`], [`forest`] and [`packed`] (how rows of tokens become a batch without padding), [`config`],
 //! then [`gpt2`] beside [`llama`], [`bert`] and [`t5`] (the same items in the same order), [`language_model`] (what the
@@ -16,6 +16,7 @@ pub mod error;
 mod fingerprint;
 pub mod forest;
 pub mod generate;
+mod gguf;
 pub mod gpt2;
 pub mod language_model;
 mod layers;

@@ -16,7 +16,7 @@ use autograd::ops::{Intervals, Qkv, gated, gather_rows, linear, rms_norm, rope};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
-use kernels::rope::Table;
+use kernels::rope::{Pairs, Table};
 use tensor::{Checkpoint, Frozen};
 
 use crate::cache::{LayerCache, attention, run_block};
@@ -29,6 +29,7 @@ use crate::{Config, Result};
 pub(crate) struct Llama {
     /// One per pair of lanes of a head.
     frequencies: Vec<f32>,
+    pairs: Pairs,
     layers: Vec<Arc<Block>>,
     norm: RmsNorm,
 }
@@ -71,7 +72,8 @@ impl Llama {
     pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<Llama> {
         let block = |i| Block::load(checkpoint, config, &format!("model.layers.{i}")).map(Arc::new);
         Ok(Llama {
-            frequencies: config.rope.map(|rope| rope.frequencies(config.head_dim)).unwrap_or_default(),
+            frequencies: frequencies(checkpoint, config)?,
+            pairs: config.rope.map(|rope| rope.pairs).unwrap_or_default(),
             layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
             norm: RmsNorm::load(checkpoint, config, "model.norm")?,
         })
@@ -90,7 +92,7 @@ impl Llama {
     pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
         let mut x = embeds.clone();
         let last = self.layers.len() - 1;
-        let angles = Arc::new(Table::new(step.positions, &self.frequencies));
+        let angles = Arc::new(Table::new(step.positions, &self.frequencies, self.pairs));
         for (i, block) in self.layers.iter().enumerate() {
             let pass = self.pass(&step, step.outputs.filter(|_| i == last), &angles);
             let block = block.clone();
@@ -106,13 +108,25 @@ impl Llama {
         let (mask, query_angles) = match rows {
             Some(rows) => {
                 let positions: Vec<u32> = rows.iter().map(|&r| step.positions[r as usize]).collect();
-                let query_angles = Arc::new(Table::new(&positions, &self.frequencies));
+                let query_angles = Arc::new(Table::new(&positions, &self.frequencies, self.pairs));
                 (Arc::new(step.mask.for_queries(rows)), query_angles)
             }
             None => (step.mask.clone(), angles.clone()),
         };
         Pass { rows: rows.cloned(), mask, query_angles, key_angles: angles.clone() }
     }
+}
+
+/// Frequencies of the rotation. GGUF files hold what Llama 3 divides them by as a tensor.
+fn frequencies(checkpoint: &Checkpoint, config: &Config) -> Result<Vec<f32>> {
+    const DIVISORS: &str = "rope_freqs.weight";
+    let Some(rope) = config.rope else { return Ok(Vec::new()) };
+    let mut frequencies = rope.frequencies(config.head_dim);
+    if checkpoint.contains(DIVISORS) {
+        let divisors = checkpoint.tensor(DIVISORS, &[frequencies.len()])?.widened();
+        frequencies.iter_mut().zip(divisors.f32s()).for_each(|(f, divisor)| *f /= divisor);
+    }
+    Ok(frequencies)
 }
 
 impl Block {

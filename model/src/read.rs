@@ -18,6 +18,10 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
+    pub(crate) fn new(path: &Path, object: Map<String, Value>) -> Keys {
+        Keys { path: path.into(), object }
+    }
+
     pub(crate) fn open(path: &Path) -> Result<Keys> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
         let config = |why: String| Error::Config { path: path.into(), why };

@@ -1,5 +1,7 @@
 //! Rotary positions: from the keys of `config.json` to the frequencies of the kernel's table.
 
+use kernels::rope::Pairs;
+
 use crate::Result;
 use crate::read::Keys;
 
@@ -10,6 +12,8 @@ pub struct Rope {
     pub theta: f32,
     /// How the frequencies are changed for longer texts.
     pub scaling: Scaling,
+    /// Which lanes of a head are rotated together.
+    pub pairs: Pairs,
 }
 
 /// How the frequencies of a longer context are derived.
@@ -59,7 +63,8 @@ impl Rope {
                 );
             }
         }
-        Ok(Rope { theta, scaling: scaling.map_or(Ok(Scaling::None), |s| Scaling::from_keys(&s, keys))? })
+        let scaling = scaling.map_or(Ok(Scaling::None), |s| Scaling::from_keys(&s, keys))?;
+        Ok(Rope { theta, scaling, pairs: Pairs::Halves })
     }
 
     /// One frequency per pair of lanes, `head_dim / 2`, rounded to f32 at the same places as transformers.
@@ -127,7 +132,7 @@ mod tests {
     fn the_frequencies_of_llama_3_1() {
         let scaling =
             Scaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 8192.0 };
-        let rope = Rope { theta: 500_000.0, scaling };
+        let rope = Rope { theta: 500_000.0, scaling, pairs: Pairs::Halves };
         let plain = Rope { scaling: Scaling::None, ..rope }.frequencies(128);
         let scaled = rope.frequencies(128);
         // wavelengths below 2048 are kept, above 8192 divided by 8

@@ -228,7 +228,8 @@ fn files_that_are_no_json_object() {
 #[test]
 fn what_is_read() {
     let open = |name: &str| Config::open(&folder(name)).unwrap();
-    for name in FIXTURES {
+    // a GGUF file holds its configuration itself
+    for name in FIXTURES.into_iter().filter(|name| folder(name).join("config.json").exists()) {
         assert_eq!(open(name).name_or_path, name);
     }
     let llama = open("llama-untied-sharded-f32");

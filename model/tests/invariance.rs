@@ -8,6 +8,9 @@ use kernels::testing::{Rng, Tolerance, close};
 use prompt_tuning_model::{LanguageModel, Prediction, Row, Source};
 use proptest::prelude::*;
 
+/// Makes random rows from a seed, a number of soft tokens and a size of the vocabulary.
+type Make = fn(u64, usize, usize) -> Vec<Row>;
+
 /// Rows that begin with a piece of each other or with the soft prompt, in random order, with random weights.
 fn random_rows(seed: u64, n_soft: usize, vocab: usize) -> Vec<Row> {
     let mut rng = Rng(seed);
@@ -105,7 +108,7 @@ proptest! {
 
     #[test]
     fn a_row_alone_is_the_row_in_any_batch(seed in any::<u64>()) {
-        let families: [(&[&'static str], fn(u64, usize, usize) -> Vec<Row>); 3] = [
+        let families: [(&[&'static str], Make); 3] = [
             (&["gpt2-square", "llama-gqa-tied-bf16", "qwen2-bias-tied"], random_rows),
             (&["bert-english", "bert-untied"], random_masked_rows),
             (&T5, random_answers),
@@ -140,7 +143,7 @@ proptest! {
 fn threads_change_no_bit() {
     let shape = Shape { d_model: 192, n_layers: 2, n_heads: 6, n_kv_heads: 2, d_ff: 512, vocab_size: 1500 };
     for (model, make) in [
-        (Synthetic::gpt2(shape, 1), random_rows as fn(u64, usize, usize) -> Vec<Row>),
+        (Synthetic::gpt2(shape, 1), random_rows as Make),
         (Synthetic::llama(shape, 2), random_rows),
         (Synthetic::t5(shape, 3), random_answers),
         (Synthetic::bert(shape, 4), random_masked_rows),

@@ -16,6 +16,7 @@ fn matrices_are_the_mapped_bytes() {
             kernels::Elements::F32(x) => in_file(bytemuck::cast_slice(x)),
             kernels::Elements::F16(x) => in_file(bytemuck::cast_slice(x)),
             kernels::Elements::Bf16(x) => in_file(bytemuck::cast_slice(x)),
+            kernels::Elements::Blocks(x) => in_file(x.bytes()),
         };
         assert!(head, "{}: the head is a copy", f.name);
         for name in checkpoint.names() {

@@ -76,8 +76,8 @@ pub struct ModelIdentity<'a> {
     pub fingerprint: &'a str,
     /// How wide its prompts are.
     pub widths: Widths,
-    /// How it reads.
-    pub family: Family,
+    /// What an adapter would say of it.
+    pub base: &'a BaseModel,
 }
 
 impl Adapter {
@@ -102,19 +102,28 @@ impl Adapter {
     }
 
     /// That the adapter read from `folder` was made for `model`. `force` lets another fingerprint pass, never another
-    /// width. A prompt made by PEFT has no fingerprint: only its width and kind are checked.
+    /// width. A prompt made by PEFT has no fingerprint: only what its config says of the model is checked.
     ///
     /// # Errors
     /// Names both models.
     pub fn check(&self, folder: &Path, model: ModelIdentity, force: bool) -> Result<()> {
         self.prompt.check(folder, model.widths)?;
-        let is_seq2seq = model.family == Family::Seq2Seq;
+        let is_seq2seq = model.base.family == Family::Seq2Seq;
         if let Some(kind) =
             self.config.task_type.as_ref().filter(|_| self.config.is_seq2seq() != is_seq2seq && !force)
         {
             let is = if is_seq2seq { "an" } else { "no" };
             let why = format!(
                 "this prompt is for a {kind} model, but `{}` is {is} encoder-decoder; use another model, or --force",
+                model.name
+            );
+            return Err(Error::file(folder, why));
+        }
+        // the numbers of a prefix mean nothing in another layout
+        let must_fit = !force || self.prompt.kind == Kind::Prefix;
+        if let Some((key, said, right)) = self.config.contradiction(model.base).filter(|_| must_fit) {
+            let why = format!(
+                "its {CONFIG} says `{key}` {said}, but the model `{}` has {right}: it was made for another model",
                 model.name
             );
             return Err(Error::file(folder, why));

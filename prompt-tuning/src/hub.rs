@@ -1,4 +1,4 @@
-//! Finding a model: a folder, or a hub id through `hf-hub` and its cache.
+//! Finding a model: a folder, a GGUF file, or a hub id through `hf-hub` and its cache.
 //!
 //! `HF_HOME` (where the cache is), `HF_ENDPOINT` (which server) and `HF_HUB_OFFLINE=1` (only the cache) are honoured.
 
@@ -9,23 +9,26 @@ use hf_hub::{Cache, CacheRepo, Repo};
 
 use crate::error::{Error, Result};
 
-/// The folder of model `name`: itself when it is a folder, else fetched from the hub into the cache.
+/// The folder or GGUF file of model `name`: itself when it is one, else fetched from the hub into the cache.
 ///
 /// # Errors
-/// There is no such folder and the name is not a hub id, or the hub cannot be reached.
+/// There is no such folder or file and the name is not a hub id, or the hub cannot be reached.
 pub fn model_folder(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
     if path.is_dir() {
         return Ok(path.to_path_buf());
     }
     if path.is_file() {
+        if name.ends_with(".gguf") {
+            return Ok(path.to_path_buf());
+        }
         let what =
-            if name.ends_with(".gguf") { "GGUF files cannot be read yet" } else { "a file is not a model" };
-        return Err(Error::Input(format!("--model `{name}`: {what}; give a folder in Hugging Face layout")));
+            "a file that is no .gguf is not a model; give a folder in Hugging Face layout, or a .gguf file";
+        return Err(Error::Input(format!("--model `{name}`: {what}")));
     }
     if !is_hub_id(name) {
         return Err(Error::Input(format!(
-            "--model `{name}`: no such folder, and not a hub id (`owner/name`)"
+            "--model `{name}`: no such folder or .gguf file, and not a hub id (`owner/name`)"
         )));
     }
     fetch(name)
@@ -118,7 +121,8 @@ impl Source {
 
     fn need(&self, file: &str) -> Result<PathBuf> {
         let (Source::Hub(_, id) | Source::Cache(_, id)) = self;
-        let hint = "check the id and the connection, or give a local folder";
+        let hint = "check the id and the connection, or give a local folder; of a repository of GGUF files, download one and \
+                    give it";
         self.get(file).map_err(|why| Error::Failure(format!("cannot get `{file}` of `{id}`: {why}; {hint}")))
     }
 }

@@ -46,6 +46,13 @@ pub enum Init {
     From(PathBuf),
 }
 
+impl Default for Init {
+    /// Common words.
+    fn default() -> Init {
+        Init::Vocab(COMMON_TOKENS)
+    }
+}
+
 /// The embeddings of a frozen model.
 pub trait Embeddings {
     /// Number of tokens.

@@ -101,8 +101,9 @@ pub struct Similarity {
     pub of_tokens: f32,
 }
 
-/// Compares two prompts of one width, of any lengths.
+/// Compares two prompts of any lengths. Panics when their widths differ.
 pub fn similarity(a: &SoftPrompt, b: &SoftPrompt) -> Similarity {
+    assert_eq!(a.d_model, b.d_model, "prompts of one width");
     let mean = |prompt: &SoftPrompt| {
         let mut mean = vec![0.0; prompt.d_model];
         for i in 0..prompt.n_tokens {

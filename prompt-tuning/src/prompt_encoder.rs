@@ -6,7 +6,8 @@
 //! prefix      prompt = E, or W₂ tanh(W₁ E + b₁) + b₂   [n, 2 · layers · kv width]  Li & Liang 2021
 //! ```
 //! The networks and the names of their tensors are PEFT's. Only what they make is exported: the prompt. They themselves
-//! are in the training state, so that a run can go on.
+//! are in the training state, so that a run can go on. (For encoder-decoders PEFT's LSTM reads twice as many rows, of which
+//! the second half is never used; here it reads those that are used.)
 
 use autograd::ops::{self, Direction};
 use autograd::{Linear, Tape, Value};
@@ -162,12 +163,10 @@ impl PromptEncoder {
         self.len() == 0
     }
 
-    /// Sets the layer before the prompt to zero, so that the first prompt is zero.
+    /// Sets the last layer of a projected prefix to zero, so that the first prefix is zero.
     pub fn zero_output(&mut self) {
-        let last = self.parameters.len().min(2);
-        let at = self.parameters.len() - last;
-        let last = if matches!(self.method, Method::ProjectedPrefix { .. }) { at } else { 0 };
-        self.parameters[last..].iter_mut().for_each(|p| p.values.fill(0.0));
+        let last = self.parameters.iter_mut().filter(|p| p.name.starts_with("transform.2."));
+        last.for_each(|p| p.values.fill(0.0));
     }
 
     /// The parameters as leaves of `tape`.

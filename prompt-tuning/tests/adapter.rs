@@ -22,6 +22,7 @@ fn base(name: &str, d_model: usize) -> BaseModel {
         n_kv_heads: 12,
         kv_width: d_model,
         n_layers: 12,
+        n_prefix_layers: 12,
         d_model,
         family: Family::Causal,
     }
@@ -107,8 +108,13 @@ fn an_adapter_of_peft_for_an_encoder_decoder() {
     );
 
     let check = |family, force| {
-        let model =
-            ModelIdentity { name: "b", fingerprint: "f", widths: Widths { d_model: 32, prefix: 0 }, family };
+        let base = BaseModel { family, ..base.clone() };
+        let model = ModelIdentity {
+            name: "b",
+            fingerprint: "f",
+            widths: Widths { d_model: 32, prefix: 0 },
+            base: &base,
+        };
         adapter.check(&folder, model, force).map_err(|e| e.to_string())
     };
     assert_eq!(check(Family::Seq2Seq, false), Ok(()));
@@ -141,7 +147,7 @@ fn a_prompt_is_bound_to_its_model() {
             name: "b",
             fingerprint,
             widths: Widths { d_model, prefix: 0 },
-            family: Family::Causal,
+            base: &base("b", d_model),
         };
         read.check(folder.path(), model, force).map_err(|e| e.to_string())
     };

@@ -24,8 +24,13 @@ struct Recorded {
     n_virtual: usize,
 }
 
-const CASES: [(&str, Method); 2] =
-    [("p-tuning-mlp", Method::Mlp { hidden: 12 }), ("p-tuning-lstm", Method::Lstm { hidden: 6, layers: 2 })];
+const CASES: [(&str, Method); 5] = [
+    ("p-tuning-mlp", Method::Mlp { hidden: 12 }),
+    ("p-tuning-lstm", Method::Lstm { hidden: 6, layers: 2 }),
+    ("prefix", Method::Prefix),
+    ("prefix-gqa", Method::Prefix),
+    ("prefix-projected", Method::ProjectedPrefix { hidden: 10 }),
+];
 
 impl Recorded {
     fn read((name, method): (&'static str, Method)) -> Recorded {

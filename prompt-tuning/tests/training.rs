@@ -23,7 +23,7 @@ fn settings(optimizer: Kind, lr: f32, batch: usize) -> Settings {
 fn ten_steps_of_every_optimizer_are_those_of_torch() {
     let mut wrong = Vec::new();
     for name in fixture::ALL {
-        let model = LanguageModel::open(&fixture::folder(name)).expect("a model");
+        let model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
         let (rows, expected) = (fixture::rows(name), fixture::expected(name));
         for (kind, key) in [(Kind::Adamw, "adamw"), (Kind::Sgd, "sgd"), (Kind::Adafactor, "adafactor")] {
             let lr = expected["optimizers"][key]["lr"].as_f64().expect("a recorded learning rate") as f32;
@@ -49,7 +49,7 @@ fn ten_steps_of_every_optimizer_are_those_of_torch() {
 
 #[test]
 fn accumulated_batches_make_the_step_of_one_large_batch() {
-    let model = LanguageModel::open(&fixture::folder("llama-gqa-tied-bf16")).expect("a model");
+    let model = LanguageModel::open(&fixture::model_path("llama-gqa-tied-bf16")).expect("a model");
     let (rows, prompt) =
         (fixture::rows("llama-gqa-tied-bf16"), fixture::initial_prompt("llama-gqa-tied-bf16"));
     let large = settings(Kind::Sgd, 0.1, rows.len());
@@ -82,7 +82,7 @@ fn only_the_prompt_changes() {
     let name = "gpt2-tied-f32";
     let file = fixture::folder(name).join("model.safetensors");
     let hash = || Sha256::digest(std::fs::read(&file).expect("the checkpoint"));
-    let model = LanguageModel::open(&fixture::folder(name)).expect("a model");
+    let model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
     let (rows, prompt) = (fixture::rows(name), fixture::initial_prompt(name));
     let (before, base) = (hash(), base_log_probs(&model, &rows, prompt.n_tokens));
 
@@ -111,7 +111,7 @@ fn only_the_prompt_changes() {
 #[test]
 fn gradients_and_losses_have_the_same_bits_for_any_number_of_threads() {
     for name in ["gpt2-square", "llama-untied-sharded-f32", "t5-v1.1-gated-bf16", "bert-english"] {
-        let model = LanguageModel::open(&fixture::folder(name)).expect("a model");
+        let model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
         let (rows, prompt) = (fixture::rows(name), fixture::initial_prompt(name));
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
@@ -135,7 +135,7 @@ fn gradients_and_losses_have_the_same_bits_for_any_number_of_threads() {
 #[test]
 fn recomputing_changes_no_bit() {
     for name in fixture::ALL {
-        let model = LanguageModel::open(&fixture::folder(name)).expect("a model");
+        let model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
         let rows = fixture::rows(name);
         let run = |recompute: bool| {
             let settings = Settings { recompute, ..settings(Kind::Sgd, 0.1, rows.len()) };
@@ -152,7 +152,7 @@ fn recomputing_changes_no_bit() {
 #[test]
 fn bf16_precision_trains_nearly_as_f32_does() {
     for name in fixture::ALL {
-        let mut model = LanguageModel::open(&fixture::folder(name)).expect("a model");
+        let mut model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
         let rows = fixture::rows(name);
         let mut losses = |precision: Precision| {
             model.set_precision(precision);
@@ -189,7 +189,7 @@ impl Observer for Silent {
 #[test]
 fn early_stopping_keeps_the_best_prompt() {
     let name = "gpt2-tied-f32";
-    let model = LanguageModel::open(&fixture::folder(name)).expect("a model");
+    let model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
     let rows = fixture::rows(name);
     let settings = Settings {
         steps: 100,
@@ -216,7 +216,7 @@ fn early_stopping_keeps_the_best_prompt() {
 #[test]
 fn a_run_can_be_interrupted() {
     let name = "gpt2-tied-f32";
-    let model = LanguageModel::open(&fixture::folder(name)).expect("a model");
+    let model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
     let rows = fixture::rows(name);
     let mut trainer = Trainer::new(&model, &rows, settings(Kind::Sgd, 0.1, 2), fixture::initial_prompt(name));
     let ending = trainer.run(&mut Silent::default(), None, &AtomicBool::new(true)).expect("a run");

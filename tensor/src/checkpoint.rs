@@ -1,8 +1,10 @@
-//! A checkpoint in safetensors form, one file or shards, opened by memory map: no weight is copied or read.
+//! A checkpoint, safetensors (one file or shards) or GGUF, opened by memory map: no weight is copied or read.
 //!
 //! Everything in these files is untrusted. The `safetensors` crate checks that header and offsets describe the file
-//! exactly (no hole, no overlap, nothing beyond the end); this module adds the shard index and the dtypes.
+//! exactly (no hole, no overlap, nothing beyond the end), and [`crate::gguf`] does for its own; this module adds the shard
+//! index and the dtypes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+use crate::gguf::{self, Metadata};
 use crate::mapped::MappedFile;
 use crate::{DType, Error, Frozen, Mapped, Result, Storage, Tensor};
 
@@ -20,7 +23,8 @@ struct Entry {
     file: Arc<MappedFile>,
     range: std::ops::Range<usize>,
     shape: Vec<usize>,
-    dtype: Dtype,
+    /// Or the name of one that we do not compute with.
+    dtype: Result<DType, String>,
 }
 
 /// The tensors of a model folder by name.
@@ -30,14 +34,20 @@ pub struct Checkpoint {
     files: Vec<Arc<MappedFile>>,
     entries: BTreeMap<String, Entry>,
     copied: AtomicUsize,
+    metadata: Option<Metadata>,
+    /// What the file calls the tensor of a name.
+    translate: fn(&str) -> Option<String>,
 }
 
 impl Checkpoint {
-    /// Opens `model.safetensors`, or the shards of `model.safetensors.index.json`, in `folder`.
+    /// Opens `model.safetensors`, or the shards of `model.safetensors.index.json`, in `folder`; or a GGUF file.
     ///
     /// # Errors
     /// No weights there, a file that lies about itself, an index that leaves the folder or names what is not there.
     pub fn open(folder: &Path) -> Result<Checkpoint> {
+        if folder.is_file() {
+            return Checkpoint::open_gguf(folder);
+        }
         let single = folder.join("model.safetensors");
         let index = folder.join("model.safetensors.index.json");
         if single.is_file() {
@@ -56,7 +66,48 @@ impl Checkpoint {
     pub fn open_file(path: &Path) -> Result<Checkpoint> {
         let file = MappedFile::open(path)?;
         let entries = read_entries(&file)?;
-        Ok(Checkpoint { path: path.to_path_buf(), files: vec![file], entries, copied: AtomicUsize::new(0) })
+        Ok(Checkpoint::new(path, vec![file], entries))
+    }
+
+    /// Opens one GGUF file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_gguf(path: &Path) -> Result<Checkpoint> {
+        let file = MappedFile::open(path)?;
+        let (metadata, infos) = gguf::read(&file)?;
+        let entry = |(name, info): (String, gguf::Info)| {
+            let gguf::Info { range, shape, dtype } = info;
+            (name, Entry { file: file.clone(), range, shape, dtype: Ok(dtype) })
+        };
+        let entries = infos.into_iter().map(entry).collect();
+        let checkpoint = Checkpoint::new(path, vec![file.clone()], entries);
+        Ok(Checkpoint { metadata: Some(metadata), ..checkpoint })
+    }
+
+    fn new(path: &Path, files: Vec<Arc<MappedFile>>, entries: BTreeMap<String, Entry>) -> Checkpoint {
+        let (copied, metadata) = (AtomicUsize::new(0), None);
+        Checkpoint { path: path.to_path_buf(), files, entries, copied, metadata, translate: |_| None }
+    }
+
+    /// The same, where the tensor `name` is asked for by the file's name `translate(name)`, if it has one.
+    pub fn with_names(self, translate: fn(&str) -> Option<String>) -> Checkpoint {
+        Checkpoint { translate, ..self }
+    }
+
+    /// The metadata of a GGUF file.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// Where the first tensor of a GGUF file begins.
+    pub fn gguf_data_start(&self) -> Option<usize> {
+        let starts = self.metadata.as_ref().map(|_| self.entries.values().map(|entry| entry.range.start))?;
+        Some(starts.min().unwrap_or_else(|| self.files[0].bytes().len()))
+    }
+
+    fn in_file<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        (self.translate)(name).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
     fn open_sharded(folder: &Path, index: &Path) -> Result<Checkpoint> {
@@ -77,7 +128,7 @@ impl Checkpoint {
             entries.insert(name, entry.clone());
         }
         let files = files.into_values().collect();
-        Ok(Checkpoint { path: folder.to_path_buf(), files, entries, copied: AtomicUsize::new(0) })
+        Ok(Checkpoint::new(folder, files, entries))
     }
 
     /// What was opened: a file, or the folder of the shards.
@@ -87,10 +138,10 @@ impl Checkpoint {
 
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
+        self.entries.contains_key(&*self.in_file(name))
     }
 
-    /// All names, sorted.
+    /// All names in the file, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
@@ -113,7 +164,7 @@ impl Checkpoint {
         let tensor = self.tensor_of_any_shape(name)?;
         if tensor.shape() != expected {
             let (actual, expected) = (tensor.shape().to_vec(), expected.to_vec());
-            return Err(Error::Shape { name: name.into(), actual, expected });
+            return Err(Error::Shape { name: self.in_file(name).into(), actual, expected });
         }
         Ok(tensor)
     }
@@ -123,16 +174,12 @@ impl Checkpoint {
     /// # Errors
     /// It is missing, or has a dtype we do not compute with.
     pub fn tensor_of_any_shape(&self, name: &str) -> Result<Frozen> {
-        let Some(entry) = self.entries.get(name) else {
+        let name = self.in_file(name);
+        let Some(entry) = self.entries.get(&*name) else {
             let hint = format!("it has {} tensors", self.entries.len());
             return Err(Error::Missing { name: name.into(), path: self.path.clone(), hint });
         };
-        let dtype = match entry.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::Bf16,
-            other => return Err(Error::DType { name: name.into(), dtype: format!("{other:?}") }),
-        };
+        let dtype = entry.dtype.clone().map_err(|dtype| Error::DType { name: name.into(), dtype })?;
         Ok(Frozen::new(Tensor::of_file(entry.shape.clone(), dtype, self.storage(entry, dtype))))
     }
 
@@ -144,6 +191,7 @@ impl Checkpoint {
                 kernels::Elements::F32(x) => x.iter().any(|x| !x.is_finite()),
                 kernels::Elements::F16(x) => x.iter().any(|x| !x.is_finite()),
                 kernels::Elements::Bf16(x) => x.iter().any(|x| !x.is_finite()),
+                kernels::Elements::Blocks(x) => any_not_finite(x),
             }
         };
         self.names().find(bad)
@@ -152,7 +200,7 @@ impl Checkpoint {
     fn storage(&self, entry: &Entry, dtype: DType) -> Storage {
         let mapped = Mapped::new(entry.file.clone(), entry.range.clone());
         let bytes = mapped.bytes();
-        if bytes.as_ptr().align_offset(dtype.size()) == 0 {
+        if bytes.as_ptr().align_offset(dtype.alignment()) == 0 {
             return Storage::Mapped(mapped);
         }
         self.copied.fetch_add(bytes.len(), Ordering::Relaxed);
@@ -160,6 +208,17 @@ impl Checkpoint {
         bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
         Storage::Copied(words.into())
     }
+}
+
+/// Whether a scale is not finite, and with it the numbers of its block.
+fn any_not_finite(blocks: kernels::Blocks) -> bool {
+    const AT_ONCE: usize = 1 << 14;
+    let mut numbers = [0.0; AT_ONCE];
+    (0..blocks.len()).step_by(AT_ONCE).any(|from| {
+        let numbers = &mut numbers[..AT_ONCE.min(blocks.len() - from)];
+        blocks.widen(from, numbers);
+        numbers.iter().any(|x| !x.is_finite())
+    })
 }
 
 fn read_entries(file: &Arc<MappedFile>) -> Result<BTreeMap<String, Entry>> {
@@ -172,7 +231,13 @@ fn read_entries(file: &Arc<MappedFile>) -> Result<BTreeMap<String, Entry>> {
         if range.start > range.end || range.end > bytes.len() {
             return Err(invalid(format!("tensor `{name}` lies outside the file")));
         }
-        let (shape, dtype) = (info.shape.clone(), info.dtype);
+        let dtype = match info.dtype {
+            Dtype::F32 => Ok(DType::F32),
+            Dtype::F16 => Ok(DType::F16),
+            Dtype::BF16 => Ok(DType::Bf16),
+            other => Err(format!("{other:?}")),
+        };
+        let shape = info.shape.clone();
         Ok((name, Entry { file: file.clone(), range, shape, dtype }))
     };
     metadata.tensors().into_iter().map(entry).collect()
@@ -200,10 +265,20 @@ fn what_is_there(folder: &Path) -> String {
     if !folder.is_dir() {
         return "there is no such folder".into();
     }
+    if let Some(file) = gguf_in(folder) {
+        return format!("it holds the GGUF file {file}; give that file itself");
+    }
     let torch =
         folder.join("pytorch_model.bin").is_file() || folder.join("pytorch_model.bin.index.json").is_file();
     match torch {
         true => "only PyTorch pickles (.bin) are there; save the model with `save_pretrained(..., safe_serialization=True)`".into(),
         false => "neither model.safetensors nor model.safetensors.index.json is there".into(),
     }
+}
+
+/// A GGUF file in the folder, the first by name.
+fn gguf_in(folder: &Path) -> Option<String> {
+    let files = std::fs::read_dir(folder).ok()?;
+    let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.ends_with(".gguf")).min()
 }

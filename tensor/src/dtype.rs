@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use kernels::BlockFormat;
+
 /// A number format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -11,14 +13,34 @@ pub enum DType {
     F16,
     /// bfloat16.
     Bf16,
+    /// Quantised, in blocks.
+    Blocks(BlockFormat),
 }
 
 impl DType {
-    /// Bytes of one number.
-    pub fn size(self) -> usize {
+    /// Numbers that are stored together: a row is a multiple of it.
+    pub fn per_block(self) -> usize {
+        match self {
+            DType::F32 | DType::F16 | DType::Bf16 => 1,
+            DType::Blocks(format) => format.numbers(),
+        }
+    }
+
+    /// Bytes of `numbers`, which are whole blocks.
+    pub fn bytes(self, numbers: usize) -> usize {
+        match self {
+            DType::F32 => 4 * numbers,
+            DType::F16 | DType::Bf16 => 2 * numbers,
+            DType::Blocks(format) => numbers / format.numbers() * format.bytes(),
+        }
+    }
+
+    /// At multiples of how many bytes it can be read.
+    pub fn alignment(self) -> usize {
         match self {
             DType::F32 => 4,
             DType::F16 | DType::Bf16 => 2,
+            DType::Blocks(_) => 1,
         }
     }
 }
@@ -29,6 +51,7 @@ impl fmt::Display for DType {
             DType::F32 => "F32",
             DType::F16 => "F16",
             DType::Bf16 => "BF16",
+            DType::Blocks(format) => format.name(),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// `Result` of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,14 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The GGUF header is truncated, does not describe the file, or describes what we do not compute with.
+    #[error("`{path}` is not a usable GGUF file: {why}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The shard index is not usable.
     #[error("shard index `{path}`: {why}")]
     Index {
@@ -51,7 +59,7 @@ pub enum Error {
         hint: String,
     },
     /// A tensor has another shape than the configuration says.
-    #[error("tensor `{name}` has shape {actual:?}, but config.json asks for {expected:?}")]
+    #[error("tensor `{name}` has shape {actual:?}, but the configuration asks for {expected:?}")]
     Shape {
         /// Name of the tensor.
         name: String,

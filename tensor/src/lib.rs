@@ -4,12 +4,13 @@
 //! hands out again and again. Weights are [`Frozen`]: they lie in a read-only memory map of the checkpoint, in the
 //! dtype of the file, and there is no way to get a `&mut` to them.
 //!
-//! Read [`buffer`], then [`tensor`], [`mapped`] and [`checkpoint`].
+//! Read [`buffer`], then [`tensor`], [`mapped`], [`checkpoint`] and [`gguf`].
 
 pub mod buffer;
 pub mod checkpoint;
 pub mod dtype;
 pub mod error;
+pub mod gguf;
 pub mod mapped;
 pub mod tensor;
 

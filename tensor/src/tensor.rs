@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kernels::{Elements, Isa, elementwise};
+use kernels::{Blocks, Elements, Isa, elementwise};
 
 use crate::{Buffer, DType, Mapped};
 
@@ -43,7 +43,7 @@ impl Tensor {
     /// A tensor over storage of a file. Panics when the storage is too short.
     pub(crate) fn of_file(shape: Vec<usize>, dtype: DType, storage: Storage) -> Tensor {
         let tensor = Tensor { shape, dtype, storage };
-        assert!(tensor.bytes().len() == tensor.len() * dtype.size(), "storage does not fit the shape");
+        assert!(tensor.bytes().len() == dtype.bytes(tensor.len()), "storage does not fit the shape");
         tensor
     }
 
@@ -88,6 +88,7 @@ impl Tensor {
             DType::F32 => Elements::F32(self.f32s()),
             DType::F16 => Elements::F16(bytemuck::cast_slice(self.bytes())),
             DType::Bf16 => Elements::Bf16(bytemuck::cast_slice(self.bytes())),
+            DType::Blocks(format) => Elements::Blocks(Blocks::new(format, self.bytes())),
         }
     }
 
@@ -137,7 +138,7 @@ impl Tensor {
         match &self.storage {
             Storage::Owned(buffer) => bytemuck::cast_slice(buffer.as_slice()),
             Storage::Mapped(mapped) => mapped.bytes(),
-            Storage::Copied(words) => &bytemuck::cast_slice(words)[..self.len() * self.dtype.size()],
+            Storage::Copied(words) => &bytemuck::cast_slice(words)[..self.dtype.bytes(self.len())],
         }
     }
 }

@@ -4,7 +4,8 @@
 
 use half::bf16;
 use kernels::matmul::{self, Epilogue, Layout, Precision, Weight, reference};
-use kernels::{Elements, Isa};
+use kernels::testing::Rng;
+use kernels::{BlockFormat, Blocks, Elements, Isa};
 
 use super::{VOCAB, WIDTH, compare, rows_of};
 use crate::case::{Case, Kernel, Kind, Work};
@@ -31,9 +32,16 @@ struct Problem {
     n_in: usize,
     n_out: usize,
     layout: Layout,
-    dtype: Dtype,
+    stored: Stored,
     precision: Precision,
     direction: Direction,
+}
+
+/// How the numbers of a weight are stored.
+#[derive(Clone, Copy, PartialEq)]
+enum Stored {
+    Numbers(Dtype),
+    Blocks(BlockFormat),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -49,18 +57,20 @@ pub(super) fn cases() -> Vec<Case> {
     for (kind, (rows, n_in, n_out)) in sizes {
         for direction in [Direction::Forward, Direction::BackwardInput] {
             for layout in [Layout::OutIn, Layout::InOut] {
-                let exact = Dtype::ALL.map(|dtype| (dtype, Precision::F32));
-                let problem = |(dtype, precision)| Problem {
+                let numbers = Dtype::ALL.map(|dtype| (Stored::Numbers(dtype), Precision::F32));
+                let blocks = BlockFormat::ALL.map(|format| (Stored::Blocks(format), Precision::F32));
+                let rounded = (Stored::Numbers(Dtype::Bf16), Precision::Bf16);
+                let problem = |(stored, precision)| Problem {
                     kind,
                     rows,
                     n_in,
                     n_out,
                     layout,
-                    dtype,
+                    stored,
                     precision,
                     direction,
                 };
-                let problems = exact.into_iter().chain([(Dtype::Bf16, Precision::Bf16)]).map(problem);
+                let problems = numbers.into_iter().chain(blocks).chain([rounded]).map(problem);
                 cases.extend(problems.filter(Problem::occurs).map(case));
             }
         }
@@ -79,15 +89,33 @@ fn case(p: Problem) -> Case {
         },
         kind: p.kind,
         shape: format!("{rows}x{n_in}x{n_out}"),
-        dtype: if p.precision == Precision::Bf16 { "bf16 x bf16" } else { p.dtype.name() },
+        dtype: if p.precision == Precision::Bf16 { "bf16 x bf16" } else { p.stored.name() },
         tiers: true,
         work: Work {
             arithmetic: if p.precision == Precision::Bf16 { Arithmetic::Bf16 } else { Arithmetic::F32 },
             flops: (2 * rows * n_in * n_out) as f64,
-            read: 4 * rows * p.width_a() + p.dtype.size() * n_in * n_out,
+            read: 4 * rows * p.width_a() + p.stored.bytes(n_in * n_out),
             written: 4 * rows * p.width_c(),
         },
         make: Box::new(move || Box::new(Matmul::new(p))),
+    }
+}
+
+impl Stored {
+    /// As tables write it.
+    fn name(self) -> &'static str {
+        match self {
+            Stored::Numbers(dtype) => dtype.name(),
+            Stored::Blocks(format) => format.name(),
+        }
+    }
+
+    /// Bytes of `n` numbers.
+    fn bytes(self, n: usize) -> usize {
+        match self {
+            Stored::Numbers(dtype) => dtype.size() * n,
+            Stored::Blocks(format) => format.bytes() * (n / format.numbers()),
+        }
     }
 }
 
@@ -95,7 +123,14 @@ impl Problem {
     /// Decoding never goes backward, and backward reads f16 as it reads bf16.
     fn occurs(&self) -> bool {
         let rounds = self.precision == Precision::Bf16;
-        let goes_back = self.rows >= 32 && self.dtype != Dtype::F16;
+        let goes_back = self.rows >= 32 && self.stored != Stored::Numbers(Dtype::F16);
+        if let Stored::Blocks(_) = self.stored {
+            // files have them this way round; of the many rows one shape shows the cost of widening
+            let shown = self.kind == Kind::FewRows || (self.rows, self.n_out) == (820, 3072);
+            return self.layout == Layout::OutIn
+                && shown
+                && (self.direction == Direction::Forward || goes_back);
+        }
         (self.direction == Direction::Forward || goes_back) && (!rounds || self.kind == Kind::Matmul)
     }
 
@@ -113,8 +148,67 @@ impl Problem {
 struct Matmul {
     p: Problem,
     a: Vec<f32>,
-    weight: Numbers,
+    weight: Weights,
     c: Vec<f32>,
+}
+
+/// The numbers of a weight.
+enum Weights {
+    Numbers(Numbers),
+    Blocks(BlockFormat, Vec<u8>),
+}
+
+impl Weights {
+    fn new(stored: Stored, n: usize, scale: f32) -> Weights {
+        match stored {
+            Stored::Numbers(dtype) => Weights::Numbers(Numbers::round(data::normals(2, n, scale), dtype)),
+            Stored::Blocks(format) => Weights::Blocks(format, random_blocks(format, n, scale)),
+        }
+    }
+
+    fn elements(&self) -> Elements<'_> {
+        match self {
+            Weights::Numbers(numbers) => numbers.elements(),
+            Weights::Blocks(format, bytes) => Elements::Blocks(Blocks::new(*format, bytes)),
+        }
+    }
+
+    /// Number `i`, exactly.
+    fn wide(&self, i: usize) -> f64 {
+        match self {
+            Weights::Numbers(numbers) => numbers.wide(i),
+            Weights::Blocks(format, bytes) => {
+                let mut block = [0.0; 256];
+                let block = &mut block[..format.numbers()];
+                Blocks::new(*format, bytes).widen(i / block.len() * block.len(), block);
+                block[i % block.len()].into()
+            }
+        }
+    }
+}
+
+/// Blocks of random bits whose f16 scales make numbers of about `scale`.
+fn random_blocks(format: BlockFormat, n: usize, scale: f32) -> Vec<u8> {
+    let (places, step): (&[usize], f32) = match format {
+        BlockFormat::Q8_0 => (&[0], 0.01),
+        BlockFormat::Q4_0 => (&[0], 0.2),
+        BlockFormat::Q5_0 => (&[0], 0.1),
+        BlockFormat::Q4_1 => (&[0, 2], 0.2),
+        BlockFormat::Q5_1 => (&[0, 2], 0.1),
+        BlockFormat::Q4_K | BlockFormat::Q5_K => (&[0, 2], 0.002),
+        BlockFormat::Q6_K => (&[208], 0.0005),
+    };
+    let mut rng = Rng(7);
+    let mut bytes: Vec<u8> = (0..n / format.numbers() * format.bytes() / 2)
+        .flat_map(|_| (rng.next_u64() as u16).to_le_bytes())
+        .collect();
+    for block in bytes.chunks_exact_mut(format.bytes()) {
+        for &at in places {
+            let half = half::f16::from_f32(step * scale * (1.0 + rng.uniform() as f32));
+            block[at..at + 2].copy_from_slice(&half.to_le_bytes());
+        }
+    }
+    bytes
 }
 
 impl Matmul {
@@ -129,7 +223,7 @@ impl Matmul {
         Matmul {
             p,
             a,
-            weight: Numbers::round(data::normals(2, p.n_in * p.n_out, scale), p.dtype),
+            weight: Weights::new(p.stored, p.n_in * p.n_out, scale),
             c: vec![f32::NAN; p.rows * p.width_c()],
         }
     }

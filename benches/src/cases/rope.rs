@@ -1,7 +1,7 @@
 //! Rotary positions: 12 heads of 64. Six operations for two numbers.
 
 use kernels::Isa;
-use kernels::rope::{self, Table, reference};
+use kernels::rope::{self, Pairs, Table, reference};
 
 use super::{ROWS, WIDTH, compare, rows_of};
 use crate::case::{Case, Kernel, Kind, Work};
@@ -41,7 +41,7 @@ impl Rope {
     fn new(rows: usize, backward: bool) -> Rope {
         let positions: Vec<u32> = (0..rows as u32).collect();
         let frequencies: Vec<f32> = (0..HALF).map(frequency).collect();
-        let table = Table::new(&positions, &frequencies);
+        let table = Table::new(&positions, &frequencies, Pairs::Halves);
         Rope { backward, table, x: data::normals(1, rows * WIDTH, 1.0), y: vec![f32::NAN; rows * WIDTH] }
     }
 }

@@ -1,4 +1,4 @@
-//! Few rows: a weight is used so few times that reading it is the cost, so it is read once, where it lies, in the
+//! Up to 8 rows: a weight is used so few times that reading it is the cost, so it is read once, where it lies, in the
 //! order of memory.
 //!
 //! `B` stored as `n` rows of `k`: a dot product for each column. `B` stored as `k` rows of `n`: rows of `B`, times a
@@ -10,23 +10,19 @@ use rayon::prelude::*;
 
 use super::arithmetic::{Arithmetic, Exact, Rounded};
 use super::tiles::{self, Tile};
-use super::{Element, Elements, Order, Precision, Product, Size, load_up_to, store_up_to};
+use super::{Element, Elements, Order, Precision, Product, Size, few_blocks, load_up_to, store_up_to};
 use crate::Isa;
+use crate::blocks::Blocks;
 use crate::simd::portable::round_bf16;
 use crate::simd::{Simd, SimdOp};
 
-/// Up to how many rows this path is the faster one.
-pub(super) fn most_rows(order: Order) -> usize {
-    match order {
-        Order::Transposed => 16,
-        Order::RowMajor => 8,
-    }
-}
-
+/// Up to here this path is the faster one. It still is at 16 rows of weights stored as `[out, in]`, but a text of that
+/// length alone would then be summed in another order than in a batch.
+pub(super) const MOST_ROWS: usize = 8;
 /// Fewer weights than this are not worth waking a thread for.
 const SERIAL: usize = 1 << 16;
 /// Rows of `B` that are added to `C` in one pass over it.
-const DEPTH: usize = 16;
+pub(super) const DEPTH: usize = 16;
 /// How far ahead a row of `B` is asked for: there are `DEPTH` of them at once.
 const ROW_AHEAD: usize = 256;
 /// How far ahead the columns are asked for where they are stored one after the other.
@@ -67,6 +63,7 @@ impl SimdOp for Task<'_, '_> {
             (Elements::F32(b), Precision::Bf16) => self.from::<S, _, Rounded>(s, b),
             (Elements::F16(b), Precision::Bf16) => self.from::<S, _, Rounded>(s, b),
             (Elements::Bf16(b), _) => self.from::<S, _, Exact>(s, b), // already what it would be rounded to
+            (Elements::Blocks(b), _) => self.of_blocks(s, b),
         }
     }
 }
@@ -79,17 +76,20 @@ impl Task<'_, '_> {
             tile.rows.iter_mut().for_each(|row| row.fill(0.0));
         }
         let factors = Factors { a: product.a, b, size: product.size };
-        match (product.order, tile.rows.len(), S::REGISTERS) {
-            (Order::Transposed, 1, _) if size_of::<E>() == 2 => dots::<S, E, A, 1, 2>(s, &factors, &mut tile),
-            (Order::Transposed, 1, _) => dots::<S, E, A, 1, 1>(s, &factors, &mut tile),
-            (Order::Transposed, 2, _) => dots::<S, E, A, 2, 4>(s, &factors, &mut tile),
-            (Order::Transposed, 5.., 32) => dots::<S, E, A, 8, 3>(s, &factors, &mut tile),
-            (Order::Transposed, ..) => dots::<S, E, A, 4, 3>(s, &factors, &mut tile),
-            (Order::RowMajor, 1, _) => axpys::<S, E, A, 1, 4>(s, &factors, &mut tile),
-            (Order::RowMajor, 2, _) => axpys::<S, E, A, 2, 4>(s, &factors, &mut tile),
-            (Order::RowMajor, 3..=4, _) => axpys::<S, E, A, 4, 2>(s, &factors, &mut tile),
-            (Order::RowMajor, ..) => axpys::<S, E, A, 8, 2>(s, &factors, &mut tile),
+        match product.order {
+            Order::Transposed => all_dots::<S, E, A>(s, &factors, &mut tile),
+            Order::RowMajor => axpys::<S, E, A>(s, &product, b, &mut tile),
         }
+        add_epilogue(s, &product, &mut tile);
+    }
+
+    #[inline(always)]
+    fn of_blocks<S: Simd>(self, s: S, b: Blocks) {
+        let Task { product, mut tile } = self;
+        if product.size.k == 0 {
+            tile.rows.iter_mut().for_each(|row| row.fill(0.0));
+        }
+        few_blocks::multiply(s, &product, b, &mut tile);
         add_epilogue(s, &product, &mut tile);
     }
 }
@@ -101,10 +101,22 @@ fn number<S: Simd, A: Arithmetic>(s: S, b: S::V) -> S::V {
 }
 
 /// `A[m, k]` and `B[k, n]`.
-struct Factors<'a, E> {
-    a: &'a [f32],
-    b: &'a [E],
-    size: Size,
+pub(super) struct Factors<'a, E> {
+    pub(super) a: &'a [f32],
+    pub(super) b: &'a [E],
+    pub(super) size: Size,
+}
+
+/// All columns of the tile as dot products.
+#[inline(always)]
+pub(super) fn all_dots<S: Simd, E: Element, A: Arithmetic>(s: S, factors: &Factors<E>, tile: &mut Tile) {
+    match (tile.rows.len(), S::REGISTERS) {
+        (1, _) if size_of::<E>() == 2 => dots::<S, E, A, 1, 2>(s, factors, tile),
+        (1, _) => dots::<S, E, A, 1, 1>(s, factors, tile),
+        (2, _) => dots::<S, E, A, 2, 4>(s, factors, tile),
+        (5.., 32) => dots::<S, E, A, 8, 3>(s, factors, tile),
+        _ => dots::<S, E, A, 4, 3>(s, factors, tile),
+    }
 }
 
 /// All columns of the tile, `COLS` at a time: while these are in L1, the rows take turns, `ROWS` at a time.
@@ -186,39 +198,69 @@ fn dot_tile<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const COLS: u
 
 /// All rows of `B`, `DEPTH` at a time, times numbers of `A`, are added to the tile.
 #[inline(always)]
-fn axpys<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const NV: usize>(
-    s: S,
-    product: &Factors<E>,
-    tile: &mut Tile,
-) {
-    let (k, width) = (product.size.k, tile.width());
+fn axpys<S: Simd, E: Element, A: Arithmetic>(s: S, product: &Product, b: &[E], tile: &mut Tile) {
+    let Size { k, n, .. } = product.size;
     for p in (0..k).step_by(DEPTH) {
-        let band = p..k.min(p + DEPTH);
-        let mut j = 0;
-        while j < width {
-            let whole = width - j >= NV * S::LANES;
-            let columns = if whole { NV * S::LANES } else { S::LANES.min(width - j) };
-            let at = j..j + columns;
-            if whole {
-                axpy_strip::<S, E, A, ROWS, NV>(s, product, band.clone(), tile, at);
-            } else {
-                axpy_strip::<S, E, A, ROWS, 1>(s, product, band.clone(), tile, at);
-            }
-            j += columns;
-        }
+        let (band, columns) = (p..k.min(p + DEPTH), 0..tile.width());
+        axpy_strips::<S, E, A>(s, product, band, (&b[p * n + tile.col..], n), tile, columns);
     }
 }
 
-/// Adds `B[band, columns]` to those columns (counted from the tile's first): `NV` vectors, or less than one.
+/// Adds rows `band` of `B`, times numbers of `A`, to those columns of the tile. `b` begins at the first of both, and its
+/// rows are so far apart.
 #[inline(always)]
-fn axpy_strip<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const NV: usize>(
+pub(super) fn axpy_strips<S: Simd, E: Element, A: Arithmetic>(
     s: S,
-    product: &Factors<E>,
+    product: &Product,
     band: Range<usize>,
+    b: (&[E], usize),
     tile: &mut Tile,
     columns: Range<usize>,
 ) {
-    let Size { k, n, .. } = product.size;
+    match tile.rows.len() {
+        1 => strips::<S, E, A, 1, 4>(s, product, band, b, tile, columns),
+        2 => strips::<S, E, A, 2, 4>(s, product, band, b, tile, columns),
+        3..=4 => strips::<S, E, A, 4, 2>(s, product, band, b, tile, columns),
+        _ => strips::<S, E, A, 8, 2>(s, product, band, b, tile, columns),
+    }
+}
+
+/// The columns, `NV` vectors at a time, then one.
+#[inline(always)]
+fn strips<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const NV: usize>(
+    s: S,
+    product: &Product,
+    band: Range<usize>,
+    (b, pitch): (&[E], usize),
+    tile: &mut Tile,
+    columns: Range<usize>,
+) {
+    let mut j = columns.start;
+    while j < columns.end {
+        let left = columns.end - j;
+        let whole = left >= NV * S::LANES;
+        let width = if whole { NV * S::LANES } else { S::LANES.min(left) };
+        let (b, at) = ((&b[j - columns.start..], pitch), j..j + width);
+        if whole {
+            axpy_strip::<S, E, A, ROWS, NV>(s, product, band.clone(), b, tile, at);
+        } else {
+            axpy_strip::<S, E, A, ROWS, 1>(s, product, band.clone(), b, tile, at);
+        }
+        j += width;
+    }
+}
+
+/// Adds rows `band` of `B` to columns of the tile: `NV` vectors, or less than one.
+#[inline(always)]
+fn axpy_strip<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const NV: usize>(
+    s: S,
+    product: &Product,
+    band: Range<usize>,
+    (b, pitch): (&[E], usize),
+    tile: &mut Tile,
+    columns: Range<usize>,
+) {
+    let k = product.size.k;
     let last_row = tile.rows.len() - 1;
     // rows that are not there repeat the last one and are not stored
     let mut a = [product.a; ROWS];
@@ -234,12 +276,12 @@ fn axpy_strip<S: Simd, E: Element, A: Arithmetic, const ROWS: usize, const NV: u
         }
     }
     for p in 0..band.len() {
-        let start = (band.start + p) * n + tile.col;
-        let b = &product.b[start + columns.start..start + columns.end];
-        s.prefetch(&product.b[product.b.len().min(start + columns.start + ROW_AHEAD)..]);
+        let row = &b[p * pitch..];
+        s.prefetch(&row[row.len().min(ROW_AHEAD)..]);
+        let row = &row[..columns.len()];
         let mut b_row = [s.splat(0.0); NV];
         for v in 0..NV {
-            b_row[v] = number::<S, A>(s, load_up_to(s, &b[v * S::LANES..]));
+            b_row[v] = number::<S, A>(s, load_up_to(s, &row[v * S::LANES..]));
         }
         for r in 0..ROWS {
             let a = s.splat(a[r][p]);

@@ -7,20 +7,21 @@
 //! |---|---|
 //! | [`mod@reference`] | the specification |
 //! | `blocked` | many rows: cache blocks, packed panels; within it `loop_1`, a tile of `C` in registers |
-//! | `few_rows` | up to 8 or 16 rows: limited by memory, so every weight is read once, unpacked |
+//! | `few_rows` | up to 8 rows: limited by memory, so every weight is read once, unpacked |
 //! | `arithmetic` | f32, or bf16 with f32 sums |
 //! | `panels`, `pack` | how `A` and `k` are divided; panels of `A` and of `B`, widened to f32 or rounded to bf16 |
 //! | `tiles` | which part of `C` is one task |
 //!
 //! **What a result depends on.** Each number of `C` is a sum over `k` whose order depends on `k`, on the instruction
-//! set and on whether there are few rows (up to 8 or 16, by `Order`), and on nothing else: not on the other rows, on
-//! the number of threads, or on where in a tile it lies.
+//! set and on whether there are more than 8 rows, and on nothing else: not on the other rows, on the number of
+//! threads, or on where in a tile it lies.
 
 // Loops that run up to a constant are unrolled, and what they index stays in registers.
 #![allow(clippy::needless_range_loop)]
 
 mod arithmetic;
 mod blocked;
+mod few_blocks;
 mod few_rows;
 mod loop_1;
 mod pack;
@@ -33,6 +34,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use crate::Isa;
+use crate::blocks::Blocks;
 use crate::simd::{Simd, portable::widen_f16};
 
 /// The numbers of a weight as they lie in memory.
@@ -44,6 +46,8 @@ pub enum Elements<'a> {
     F16(&'a [f16]),
     /// bfloat16: the upper half of an f32.
     Bf16(&'a [bf16]),
+    /// Quantised, in blocks. A row is whole blocks.
+    Blocks(Blocks<'a>),
 }
 
 impl Elements<'_> {
@@ -53,6 +57,16 @@ impl Elements<'_> {
             Elements::F32(x) => x.len(),
             Elements::F16(x) => x.len(),
             Elements::Bf16(x) => x.len(),
+            Elements::Blocks(x) => x.len(),
+        }
+    }
+
+    /// Bytes of so many numbers; of quantised ones, whole blocks' share.
+    fn bytes_of(&self, numbers: usize) -> usize {
+        match self {
+            Elements::F32(_) => 4 * numbers,
+            Elements::F16(_) | Elements::Bf16(_) => 2 * numbers,
+            Elements::Blocks(x) => numbers * x.format().bytes() / x.format().numbers(),
         }
     }
 
@@ -236,13 +250,18 @@ fn run(isa: Isa, product: Product, c: &mut [f32]) {
     assert_eq!(product.a.len(), m * k, "the input is [{m}, {k}]");
     assert_eq!(product.b.len(), k * n, "the weight is [{k}, {n}] or the other way round");
     assert_eq!(c.len(), m * n, "the output is [{m}, {n}]");
+    if let Elements::Blocks(blocks) = product.b {
+        let (row, numbers) =
+            (if product.order == Order::RowMajor { n } else { k }, blocks.format().numbers());
+        assert!(row.is_multiple_of(numbers), "a row of {row} is no whole {:?} blocks", blocks.format());
+    }
     let Epilogue { bias, residual } = product.epilogue;
     assert!(bias.is_none_or(|x| x.len() == n), "the bias is [{n}]");
     assert!(residual.is_none_or(|x| x.len() == m * n), "the residual is [{m}, {n}]");
     if m == 0 || n == 0 {
         return;
     }
-    if m <= few_rows::most_rows(product.order) {
+    if m <= few_rows::MOST_ROWS {
         few_rows::run(isa, product, c);
     } else {
         blocked::run(isa, product, c);

@@ -2,11 +2,13 @@
 //!
 //! `A` becomes panels of up to `MR` rows: for each step of `k` the numbers of all rows, side by side. `B` becomes panels
 //! of `NR` columns: for each step of `k` the numbers of all columns. Both are words of an [`Arithmetic`]; missing
-//! columns, and missing rows of `k`, are zero.
+//! columns, and missing rows of `k`, are zero. Quantised weights are widened a piece of a panel at a time, in L1, and then
+//! packed as f32.
 
 use super::arithmetic::{Arithmetic, ArithmeticOp};
 use super::panels::{Depth, Panels, tile};
 use super::{Element, Elements, Order, Precision, Product, Size, load_up_to};
+use crate::blocks::{Blocks, Widen};
 use crate::simd::{MAX_LANES, Simd, SimdOp};
 
 /// Packs one panel of `A`.
@@ -82,12 +84,8 @@ impl<'a> Source<'a> {
             Order::RowMajor => (self.kc, self.width),
             Order::Transposed => (self.width, self.kc),
         };
-        let size = match self.b {
-            Elements::F32(_) => 4,
-            Elements::F16(_) | Elements::Bf16(_) => 2,
-        };
-        let per_line = LINE / size;
-        Lines { pieces, per_piece: length.div_ceil(per_line), per_line, stride: self.stride }
+        let per_piece = self.b.bytes_of(length).div_ceil(LINE);
+        Lines { pieces, per_piece, stride: self.b.bytes_of(self.stride) }
     }
 }
 
@@ -96,9 +94,7 @@ impl<'a> Source<'a> {
 struct Lines {
     pieces: usize,
     per_piece: usize,
-    /// Numbers in a line.
-    per_line: usize,
-    /// Numbers from one piece to the next.
+    /// Bytes from one piece to the next.
     stride: usize,
 }
 
@@ -107,7 +103,7 @@ struct Lines {
 pub(super) struct Ahead<'a> {
     b: Elements<'a>,
     shape: Lines,
-    /// Where the current piece begins, and which of its lines is next.
+    /// At which byte the current piece begins, and which of its lines is next.
     start: usize,
     line: usize,
     /// How many lines each call asks for.
@@ -119,13 +115,13 @@ impl<'a> Ahead<'a> {
     pub(super) fn source(source: &Source<'a>, calls: usize) -> Ahead<'a> {
         let lines = source.lines();
         let at_once = (lines.pieces * lines.per_piece).div_ceil(calls.max(1));
-        Ahead { b: source.b, shape: lines, start: source.start, line: 0, at_once }
+        Ahead { b: source.b, shape: lines, start: source.b.bytes_of(source.start), line: 0, at_once }
     }
 
     /// A packed panel.
     pub(super) fn packed(words: &'a [f32], calls: usize) -> Ahead<'a> {
-        let (per_line, per_piece) = (LINE / 4, words.len().div_ceil(LINE / 4));
-        let lines = Lines { pieces: 1, per_piece, per_line, stride: words.len() };
+        let per_piece = size_of_val(words).div_ceil(LINE);
+        let lines = Lines { pieces: 1, per_piece, stride: size_of_val(words) };
         Ahead {
             b: Elements::F32(words),
             shape: lines,
@@ -139,11 +135,12 @@ impl<'a> Ahead<'a> {
     #[inline(always)]
     pub(super) fn lines<S: Simd>(&mut self, s: S) {
         for _ in 0..self.at_once {
-            let at = self.start + self.line * self.shape.per_line;
+            let at = self.start + self.line * LINE;
             match self.b {
-                Elements::F32(b) => s.prefetch_far(&b[b.len().min(at)..]),
-                Elements::F16(b) => s.prefetch_far(&b[b.len().min(at)..]),
-                Elements::Bf16(b) => s.prefetch_far(&b[b.len().min(at)..]),
+                Elements::F32(b) => s.prefetch_far(&b[b.len().min(at / 4)..]),
+                Elements::F16(b) => s.prefetch_far(&b[b.len().min(at / 2)..]),
+                Elements::Bf16(b) => s.prefetch_far(&b[b.len().min(at / 2)..]),
+                Elements::Blocks(b) => s.prefetch_far(&b.bytes()[b.bytes().len().min(at)..]),
             }
             self.line += 1;
             if self.line >= self.shape.per_piece {
@@ -179,11 +176,40 @@ impl ArithmeticOp for PackColumns<'_> {
             Elements::F32(b) => self.from::<S, _, A>(s, b),
             Elements::F16(b) => self.from::<S, _, A>(s, b),
             Elements::Bf16(b) => self.from::<S, _, A>(s, b),
+            Elements::Blocks(b) => self.of_blocks::<S, A>(s, b),
         }
     }
 }
 
+/// Rows of `k` that are widened at one time.
+const DEPTH: usize = 64;
+/// Numbers they take: rows of up to 32 columns that begin within a sixteen, or columns of `DEPTH` that do.
+const PIECE: usize = DEPTH * 48;
+
 impl PackColumns<'_> {
+    #[inline(always)]
+    fn of_blocks<S: Simd, A: Arithmetic>(self, s: S, blocks: Blocks) {
+        let PackColumns { source, precision, b_panel } = self;
+        let Source { order, stride, start, kc, width, .. } = source;
+        let row_major = order == Order::RowMajor;
+        let nr = tile::<S>().1 * S::LANES;
+        let mut wide = [0.0; PIECE];
+        for (p, panel) in (0..kc).step_by(DEPTH).zip(b_panel.chunks_mut(DEPTH / A::DEPTH * nr)) {
+            let depth = DEPTH.min(kc - p);
+            let start = start + if row_major { p * stride } else { p };
+            let (pieces, length) = if row_major { (depth, width) } else { (width, depth) };
+            // every row begins at the same place of a sixteen
+            let first = start % 16;
+            let pitch = (first + length).next_multiple_of(16);
+            for (i, out) in wide.chunks_exact_mut(pitch).take(pieces).enumerate() {
+                s.call(Widen { blocks, from: start - first + i * stride, out });
+            }
+            let source =
+                Source { b: Elements::F32(&[]), order, stride: pitch, start: first, kc: depth, width };
+            PackColumns { source, precision, b_panel: panel }.from::<S, f32, A>(s, &wide);
+        }
+    }
+
     #[inline(always)]
     fn from<S: Simd, E: Element, A: Arithmetic>(self, s: S, b: &[E]) {
         match tile::<S>() {

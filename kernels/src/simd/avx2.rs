@@ -63,6 +63,11 @@ impl Simd for Avx2 {
     const LANES: usize = LANES;
     const REGISTERS: usize = 16;
 
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        self.run(op)
+    }
+
     intrinsics! {
         fn add(a, b) = _mm256_add_ps;
         fn sub(a, b) = _mm256_sub_ps;
@@ -108,6 +113,18 @@ impl Simd for Avx2 {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
         }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn widen_i8(self, bytes: &[u64]) -> __m256 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bytes[0] as i64))) }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn splat_f16(self, bits: u16) -> __m256 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(bits as i16)) }
     }
     #[inline(always)]
     fn store(self, v: __m256, out: &mut [f32]) {

@@ -75,6 +75,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     const REGISTERS: usize = 32;
     const DOT_BF16: bool = BF16;
 
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        self.run(op)
+    }
+
     intrinsics! {
         fn add(a, b) = _mm512_add_ps;
         fn sub(a, b) = _mm512_sub_ps;
@@ -120,6 +125,18 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn widen_i8(self, bytes: &[u64]) -> __m512 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_set_epi64x(bytes[1] as i64, bytes[0] as i64))) }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn splat_f16(self, bits: u16) -> __m512 {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(bits as i16)) }
     }
     #[inline(always)]
     fn store(self, v: __m512, out: &mut [f32]) {

@@ -38,6 +38,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// How many `V` the registers hold (8, 16 or 32): what a kernel may keep live.
     const REGISTERS: usize;
 
+    /// Runs `op` in a function of its own, compiled for this instruction set: for code that is too large to be copied into
+    /// every place that needs it.
+    fn call<O: SimdOp>(self, op: O) -> O::Output;
+
     /// Every lane `x`.
     fn splat(self, x: f32) -> Self::V;
     /// The first `LANES` elements of `x`. Panics when there are fewer.
@@ -48,6 +52,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, x: &[f16]) -> Self::V;
     /// The first `LANES` elements of `x`, widened.
     fn load_bf16(self, x: &[bf16]) -> Self::V;
+    /// The first `LANES` signed bytes of `bytes` (eight in a word, the lowest first), widened. Panics when there are fewer.
+    fn widen_i8(self, bytes: &[u64]) -> Self::V;
+    /// Every lane the f16 with these bits, widened.
+    #[inline(always)]
+    fn splat_f16(self, bits: u16) -> Self::V {
+        self.splat(portable::widen_f16(bits))
+    }
     /// Writes all lanes to the first `LANES` elements of `out`. Panics when there are fewer.
     fn store(self, v: Self::V, out: &mut [f32]);
     /// Writes the first `out.len()` lanes; `out` has fewer than `LANES` elements.

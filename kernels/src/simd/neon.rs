@@ -56,6 +56,11 @@ impl Simd for Neon {
     const LANES: usize = LANES;
     const REGISTERS: usize = 16;
 
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        self.run(op)
+    }
+
     intrinsics! {
         fn add(a, b) = vaddq_f32;
         fn sub(a, b) = vsubq_f32;
@@ -107,6 +112,16 @@ impl Simd for Neon {
             let low = vshlq_n_u32::<16>(vmovl_u16(vget_low_u16(halves)));
             let high = vshlq_n_u32::<16>(vmovl_high_u16(halves));
             float32x4x2_t(vreinterpretq_f32_u32(low), vreinterpretq_f32_u32(high))
+        }
+    }
+    #[inline(always)]
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    fn widen_i8(self, bytes: &[u64]) -> float32x4x2_t {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe {
+            let wide = vmovl_s8(vcreate_s8(bytes[0]));
+            let (low, high) = (vmovl_s16(vget_low_s16(wide)), vmovl_high_s16(wide));
+            float32x4x2_t(vcvtq_f32_s32(low), vcvtq_f32_s32(high))
         }
     }
     #[inline(always)]

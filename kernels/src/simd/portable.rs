@@ -5,7 +5,7 @@
 use half::{bf16, f16};
 use wide::f32x8;
 
-use super::Simd;
+use super::{Simd, SimdOp};
 
 /// The token of the portable tier: every CPU has it.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,11 @@ impl Simd for Portable {
     const LANES: usize = LANES;
     const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 16 } else { 8 };
 
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        op.eval(self)
+    }
+
     #[inline(always)]
     fn splat(self, x: f32) -> f32x8 {
         f32x8::splat(x)
@@ -67,6 +72,10 @@ impl Simd for Portable {
     fn load_bf16(self, x: &[bf16]) -> f32x8 {
         let x: &[bf16; LANES] = x.first_chunk().expect("at least LANES elements");
         f32x8::new(x.map(|h| f32::from_bits(u32::from(h.to_bits()) << 16)))
+    }
+    #[inline(always)]
+    fn widen_i8(self, bytes: &[u64]) -> f32x8 {
+        f32x8::new(bytes[0].to_le_bytes().map(|b| f32::from(b as i8)))
     }
     #[inline(always)]
     fn store(self, v: f32x8, out: &mut [f32]) {

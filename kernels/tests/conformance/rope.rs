@@ -1,7 +1,7 @@
 //! Rotary embedding: the angles of the table and the rotation.
 
 use prompt_tuning_kernels::{
-    rope::{self, Table, reference},
+    rope::{self, Pairs, Table, reference},
     testing::{Tolerance, close},
 };
 
@@ -9,7 +9,7 @@ use crate::{named, normals, suite, to_f64};
 
 #[test]
 fn the_table_multiplies_in_f32() {
-    let table = Table::new(&[0, 3, 4000], &[1.0, 0.1]);
+    let table = Table::new(&[0, 3, 4000], &[1.0, 0.1], Pairs::Halves);
     let angles = [0.0, 0.0, 3.0, f64::from(3.0f32 * 0.1), 4000.0, f64::from(4000.0f32 * 0.1)];
     assert_eq!(table.half, 2);
     close(&table.cos, &angles.map(f64::cos), Tolerance::both(1e-7)).unwrap();
@@ -20,7 +20,7 @@ fn the_table_multiplies_in_f32() {
 fn hand_computed() {
     suite(&[()], |isa, ()| {
         // cos 0.6, sin 0.8, one token with two heads of one pair
-        let table = Table { cos: vec![0.6], sin: vec![0.8], half: 1 };
+        let table = Table { cos: vec![0.6], sin: vec![0.8], half: 1, pairs: Pairs::Halves };
         let (mut y, mut d_x) = ([0.0f32; 4], [0.0f32; 4]);
         rope::forward(isa, &table, &[1.0, 0.0, 0.0, 1.0], &mut y);
         close(&y, &[0.6, 0.8, -0.8, 0.6], Tolerance::both(1e-6))?;
@@ -46,7 +46,7 @@ fn matches_the_reference() {
     suite(&cases, |isa, &(tokens, heads, half)| {
         let positions: Vec<u32> = (0..tokens as u32).map(|t| t * 7 % 4096).collect();
         let inv_freq: Vec<f32> = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
-        let table = Table::new(&positions, &inv_freq);
+        let table = Table::new(&positions, &inv_freq, Pairs::Halves);
         let n = tokens * heads * 2 * half;
         let (x, d_y) = (normals(1, n), normals(2, n));
         let (mut y, mut d_x) = (vec![f32::NAN; n], vec![f32::NAN; n]);
@@ -62,5 +62,32 @@ fn matches_the_reference() {
         }
         named("y", close(&y, &e_y, Tolerance::both(1e-6)))?;
         named("d_x", close(&d_x, &e_d_x, Tolerance::both(1e-6)))
+    });
+}
+
+/// Pairs of neighbours: the half-split rotation of reordered lanes.
+#[test]
+fn neighbours_are_reordered_halves() {
+    suite(&[1, 4, 5, 8, 16, 17, 32], |isa, &half| {
+        let (tokens, heads) = (7, 3);
+        let n = tokens * heads * 2 * half;
+        let inv_freq: Vec<f32> = (0..half).map(|i| 100f32.powf(-(i as f32) / half as f32)).collect();
+        let [halves, neighbours] = [Pairs::Halves, Pairs::Neighbours]
+            .map(|pairs| Table::new(&[0, 1, 2, 3, 5, 8, 130], &inv_freq, pairs));
+        // lane 2i of a head is lane i of the half-split order, lane 2i + 1 is lane i + half
+        let split = |x: &[f32]| -> Vec<f32> {
+            let heads = x.chunks(2 * half);
+            heads
+                .flat_map(|x| [0, 1].into_iter().flat_map(move |o| (0..half).map(move |i| x[2 * i + o])))
+                .collect()
+        };
+        let x = normals(3, n);
+        for rotate in [rope::forward, rope::backward] {
+            let (mut y, mut expected) = (vec![f32::NAN; n], vec![f32::NAN; n]);
+            rotate(isa, &neighbours, &x, &mut y);
+            rotate(isa, &halves, &split(&x), &mut expected);
+            named("y", close(&split(&y), &expected, Tolerance::both(1e-6)))?;
+        }
+        Ok(())
     });
 }

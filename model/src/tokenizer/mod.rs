@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::read::Keys;
-use crate::{Error, Family, Result};
+use crate::{Error, Family, Result, gguf};
 
 /// The tokenizer of a model folder.
 #[derive(Clone, Debug)]
@@ -28,15 +28,19 @@ const BEFORE_ENCODED: &str = "\n";
 const BEFORE_DECODED: &str = "a";
 
 impl Tokenizer {
-    /// Opens `tokenizer.json` in `folder`, or makes the tokenizer of a BERT from its `vocab.txt`. Truncation and padding
-    /// that the file asks for are switched off.
+    /// Opens `tokenizer.json` in `folder`, or makes the tokenizer of a BERT from its `vocab.txt`, or the one that a GGUF file
+    /// describes. Truncation and padding that the file asks for are switched off.
     ///
     /// # Errors
     /// There is no such file, or it cannot be read.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
+        if folder.is_file() {
+            let gguf::Parts { inner, eos, unknown } = gguf::tokenizer(folder)?;
+            return Tokenizer::new(inner, eos, None, unknown);
+        }
         let path = folder.join("tokenizer.json");
         let invalid = |why: String| Error::Tokenizer { path: path.clone(), why };
-        let mut inner = if path.is_file() {
+        let inner = if path.is_file() {
             let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
             tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| invalid(e.to_string()))?
         } else if folder.join(wordpiece::FILE).is_file() {
@@ -44,14 +48,24 @@ impl Tokenizer {
         } else {
             return Err(Error::Tokenizer { path: folder.into(), why: what_is_there(folder) });
         };
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
         let id = |token: Option<String>| token.and_then(|token| inner.token_to_id(&token));
         let eos = id(special_token(folder, "eos_token")?);
         let mask = id(special_token(folder, "mask_token")?.or_else(|| Some("[MASK]".into())));
         let unknown = id(special_token(folder, "unk_token")?.or_else(|| Some("[UNK]".into())));
         // vocabularies of bytes know everything; GPT-2's files name the end of text for want of another
         let unknown = unknown.filter(|&id| Some(id) != eos);
+        Tokenizer::new(inner, eos, mask, unknown)
+    }
+
+    fn new(
+        mut inner: tokenizers::Tokenizer,
+        eos: Option<u32>,
+        mask: Option<u32>,
+        unknown: Option<u32>,
+    ) -> Result<Tokenizer> {
+        inner.with_padding(None);
+        let refused = |e| Error::Tokens(format!("the tokenizer cannot do without truncation: {e}"));
+        inner.with_truncation(None).map_err(refused)?;
         let mut tokenizer = Tokenizer { inner, eos, mask, unknown, before: None };
         let first = tokenizer.encode("a", false)?.first().and_then(|&id| tokenizer.token(id));
         if first.is_some_and(|token| token.starts_with(WORD_START)) {

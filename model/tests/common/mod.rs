@@ -8,7 +8,7 @@ use autograd::{Tape, Value};
 use prompt_tuning_model::{Forest, LanguageModel, PackedBatch, Prediction, Prompt, Row, Source, Step};
 use tensor::{Checkpoint, Tensor};
 
-pub const FIXTURES: [&str; 8] = [
+pub const FIXTURES: [&str; 11] = [
     "gpt2-tied-f32",
     "gpt2-tied-f16",
     "gpt2-square",
@@ -17,6 +17,9 @@ pub const FIXTURES: [&str; 8] = [
     "llama-untied-sharded-f32",
     "llama3-rope",
     "qwen2-bias-tied",
+    "gguf-llama",
+    "gguf-qwen2",
+    "gguf-gpt2",
 ];
 
 /// BERTs: soft tokens in front of `[CLS]`, rows with masks.
@@ -32,6 +35,12 @@ pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
+/// The model of a fixture: its GGUF file, or its folder.
+pub fn model_path(name: &str) -> PathBuf {
+    let file = folder(name).join("model.gguf");
+    if file.is_file() { file } else { folder(name) }
+}
+
 pub struct Fixture {
     pub name: &'static str,
     pub model: LanguageModel,
@@ -45,7 +54,7 @@ impl Fixture {
         let expected = std::fs::read_to_string(folder.join("expected.json")).unwrap();
         Fixture {
             name,
-            model: LanguageModel::open(&folder).unwrap(),
+            model: LanguageModel::open(&model_path(name)).unwrap(),
             expected: serde_json::from_str(&expected).unwrap(),
             tensors: Checkpoint::open_file(&folder.join("expected.safetensors")).unwrap(),
         }

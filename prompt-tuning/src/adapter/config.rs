@@ -194,8 +194,10 @@ pub struct BaseModel {
     pub n_kv_heads: usize,
     /// Width of the keys of a layer.
     pub kv_width: usize,
-    /// Layers.
+    /// Layers; those of the encoder of an encoder-decoder.
     pub n_layers: usize,
+    /// Layers that a prefix has keys and values for.
+    pub n_prefix_layers: usize,
     /// Width.
     pub d_model: usize,
     /// How it reads.
@@ -211,6 +213,7 @@ impl BaseModel {
             n_kv_heads: config.n_kv_heads,
             kv_width: config.prefix_width(),
             n_layers: config.n_layers,
+            n_prefix_layers: config.n_prefix_layers(),
             d_model: config.d_model,
             family: config.architecture.family(),
         }
@@ -259,15 +262,15 @@ impl AdapterConfig {
             Family::Causal => (1, "CAUSAL_LM"),
             Family::Masked => (1, "FEATURE_EXTRACTION"),
         };
-        let (heads, width) = match method.is_prefix() {
-            true => (base.n_kv_heads, base.kv_width),
-            false => (base.n_heads, base.d_model),
+        let (heads, width, layers) = match method.is_prefix() {
+            true => (base.n_kv_heads, base.kv_width, base.n_prefix_layers),
+            false => (base.n_heads, base.d_model, base.n_layers),
         };
         AdapterConfig {
             base_model_name_or_path: Some(base.name.clone()),
             inference_mode: true,
             num_attention_heads: Some(heads),
-            num_layers: Some(base.n_layers),
+            num_layers: Some(layers),
             num_transformer_submodules: Some(submodules),
             num_virtual_tokens: n_tokens,
             peft_type: PeftType::new(method, init, base),
@@ -292,10 +295,27 @@ impl AdapterConfig {
         self.num_virtual_tokens.saturating_mul(self.num_transformer_submodules.unwrap_or(default))
     }
 
+    /// What the file says of the model that `base` contradicts: key, its value, and what it would be.
+    pub fn contradiction(&self, base: &BaseModel) -> Option<(&'static str, usize, usize)> {
+        let method = if self.peft_type.is_prefix() { Method::Prefix } else { Method::Soft };
+        let right = AdapterConfig::new(self.num_virtual_tokens, base, method, PeftInit::Random);
+        let pairs = [
+            ("num_layers", self.num_layers, right.num_layers),
+            ("num_attention_heads", self.num_attention_heads, right.num_attention_heads),
+            ("token_dim", self.token_dim, right.token_dim),
+        ];
+        pairs.into_iter().find_map(|(key, said, right)| {
+            let (said, right) = (said?, right?);
+            (said != right).then_some((key, said, right))
+        })
+    }
+
     /// Width of a row, if the file says.
     pub fn width(&self) -> Option<usize> {
         match self.peft_type {
-            PeftType::PrefixTuning(_) => Some(2 * self.num_layers? * self.token_dim?),
+            PeftType::PrefixTuning(_) => {
+                Some(self.num_layers?.saturating_mul(2).saturating_mul(self.token_dim?))
+            }
             _ => self.token_dim,
         }
     }
@@ -329,6 +349,9 @@ impl AdapterConfig {
         }
         let config: AdapterConfig = serde_json::from_value(Value::Object(map)).map_err(|e| e.to_string())?;
         let n_tokens = config.num_virtual_tokens;
+        if config.peft_type.is_prefix() && config.width().is_none() {
+            return Err("a prefix needs `num_layers` and `token_dim`".into());
+        }
         if n_tokens == 0 {
             return Err("it has no `num_virtual_tokens`, or 0 of them".into());
         }
@@ -391,6 +414,7 @@ mod tests {
             n_kv_heads: 12,
             kv_width: 768,
             n_layers: 12,
+            n_prefix_layers: 12,
             d_model: 768,
             family: Family::Causal,
         }
@@ -432,11 +456,23 @@ mod tests {
     }
 
     #[test]
+    fn absurd_sizes_do_not_overflow() {
+        let text = format!(
+            r#"{{"peft_type": "PREFIX_TUNING", "num_virtual_tokens": {0}, "num_layers": {0}, "token_dim": 7}}"#,
+            i64::MAX
+        );
+        let config = AdapterConfig::parse(&text).unwrap();
+        assert_eq!((config.width(), config.n_rows()), (Some(usize::MAX), i64::MAX as usize));
+        assert_eq!(config.contradiction(&base()), Some(("num_layers", i64::MAX as usize, 12)));
+    }
+
+    #[test]
     fn other_configs_are_refused() {
         for (text, expected) in [
             ("{", "EOF"),
             ("[]", "invalid"),
             ("{}", "no `peft_type`"),
+            (r#"{"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 3, "num_layers": 2}"#, "`token_dim`"),
             (r#"{"peft_type": "LORA"}"#, "peft_type is LORA"),
             (r#"{"peft_type": "PROMPT_TUNING"}"#, "no `num_virtual_tokens`"),
             (r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": -3}"#, "-3"),

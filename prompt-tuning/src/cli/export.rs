@@ -44,11 +44,18 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
         return Err(Error::Input(format!("`{}` is there already; choose another --to", args.to.display())));
     }
     if args.to.extension().is_some_and(|ext| ext == "npy") {
+        if prompt.kind == Kind::Prefix {
+            let why =
+                "a prefix has no .npy form: these hold vectors among the embeddings; export it to a folder";
+            return Err(Error::file(&args.prompt, why));
+        }
         npy::write(&args.to, &prompt)?;
+    } else if args.prompt.is_dir() {
+        // an adapter stays what it was
+        Adapter::read(&args.prompt)?.write(&args.to)?;
     } else {
         let base = BaseModel::of(session.model.config(), &args.model);
-        let method = if prompt.kind == Kind::Prefix { Method::Prefix } else { Method::Soft };
-        let config = AdapterConfig::new(prompt.n_tokens, &base, method, PeftInit::Random);
+        let config = AdapterConfig::new(prompt.n_tokens, &base, Method::Soft, PeftInit::Random);
         // the rows that PEFT keeps for a decoder and nobody reads
         let unread = vec![0.0; (config.n_rows() - prompt.n_tokens) * prompt.d_model];
         let provenance = Provenance {

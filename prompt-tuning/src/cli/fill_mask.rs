@@ -31,7 +31,7 @@ pub(super) struct FillMaskArgs {
     /// Use the prompt even if it was trained on another model
     #[arg(long)]
     force: bool,
-    /// Text with the model's mask token, such as [MASK]; may be given several times
+    /// Text with the mask token of the model, for BERT `[MASK]`; may be given several times
     #[arg(long, value_name = "TEXT", required = true)]
     text: Vec<String>,
     /// Likeliest tokens to show for each mask

@@ -27,13 +27,13 @@ pub(super) struct InspectArgs {
     #[arg(long)]
     force: bool,
     /// What "nearest" means
-    #[arg(long, value_enum, default_value_t = Measure::Cosine, value_name = "MEASURE")]
+    #[arg(long, value_enum, default_value_t = Measure::Cosine, value_name = "MEASURE", conflicts_with = "with")]
     by: Measure,
     /// Other prompts for this model: how alike are they? (Prompts of like tasks are good starting points for each other.)
     #[arg(long, value_name = "DIR", num_args = 1..)]
     with: Vec<PathBuf>,
     /// Neighbours to show
-    #[arg(long, value_name = "K", default_value = "5", value_parser = super::positive)]
+    #[arg(long, value_name = "K", default_value = "5", value_parser = super::positive, conflicts_with = "with")]
     top: usize,
     #[command(flatten)]
     common: Common,
@@ -75,6 +75,10 @@ fn compare(args: &InspectArgs, session: &mut Session, first: SoftPrompt) -> Resu
     let mut prompts = vec![(args.prompt.display().to_string(), first)];
     for path in &args.with {
         let prompt = session.prompt(Some(path), args.force)?;
+        if prompt.as_ref().is_some_and(|prompt| prompt.kind != prompts[0].1.kind) {
+            let why = "of a soft prompt and a prefix it cannot be said how alike they are";
+            return Err(Error::file(path, why));
+        }
         prompts.extend(prompt.map(|prompt| (path.display().to_string(), prompt)));
     }
     for (i, (a, one)) in prompts.iter().enumerate() {

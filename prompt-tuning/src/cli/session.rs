@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use model::{LanguageModel, Row, Tokenizer};
 
 use super::Common;
-use crate::adapter::{Adapter, ModelIdentity};
+use crate::adapter::{Adapter, BaseModel, ModelIdentity};
 use crate::data::{self, Dataset, Example};
 use crate::encode::{Encode, PairEncoder, Reader, TaskEncoder};
 use crate::error::{Error, Result};
@@ -57,6 +57,9 @@ impl Session {
         if folder.is_file() {
             let prompt = npy::read(folder)?;
             prompt.check(folder, Widths::of(self.model.config()))?;
+            if prompt.n_ahead() > 0 {
+                self.model.check_prefix()?;
+            }
             return Ok(Some(prompt));
         }
         let adapter = Adapter::read(folder)?;
@@ -65,10 +68,13 @@ impl Session {
             name: &self.name,
             fingerprint: &fingerprint,
             widths: Widths::of(self.model.config()),
-            family: self.model.family(),
+            base: &BaseModel::of(self.model.config(), &self.name),
         };
         adapter.check(folder, identity, force)?;
         self.n_ahead = adapter.prompt.n_ahead();
+        if self.n_ahead > 0 {
+            self.model.check_prefix()?;
+        }
         Ok(Some(adapter.prompt))
     }
 

@@ -45,21 +45,21 @@ pub(super) struct TrainArgs {
     /// What is trained
     #[arg(long, value_enum, default_value_t = Method::Soft, value_name = "METHOD")]
     pub(super) method: Method,
-    /// Where the prompt starts: text:"…", vocab, labels, random, an adapter folder or a .npy file
-    #[arg(long, default_value = "vocab", value_name = "INIT")]
-    pub(super) init: String,
-    /// Network that makes the vectors of --method p-tuning
-    #[arg(long, value_enum, default_value_t = EncoderKind::Mlp, value_name = "NET")]
-    pub(super) encoder: EncoderKind,
+    /// Where the prompt starts: text:"…", vocab, labels, random, an adapter folder or a .npy file, zero or normal:S [default: vocab; normal:1 for a prefix that cannot start from words]
+    #[arg(long, value_name = "INIT")]
+    pub(super) init: Option<String>,
+    /// Network that makes the vectors of --method p-tuning [default: mlp]
+    #[arg(long, value_enum, value_name = "NET")]
+    pub(super) encoder: Option<EncoderKind>,
     /// Width of that network, or of --prefix-projection [default: that of the model]
-    #[arg(long, value_name = "N", value_parser = super::positive)]
-    pub(super) encoder_hidden: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(super) encoder_hidden: Option<u32>,
     /// With --method prefix: keys and values are made by two linear layers with tanh between them
     #[arg(long)]
     pub(super) prefix_projection: bool,
-    /// Layers of --encoder lstm
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = super::positive)]
-    pub(super) encoder_layers: usize,
+    /// Layers of --encoder lstm [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(super) encoder_layers: Option<u32>,
     /// Virtual tokens [default: those of the template, else 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) prompt_length: Option<u32>,
@@ -156,12 +156,27 @@ fn above_zero(text: &str) -> std::result::Result<f32, String> {
 impl TrainArgs {
     /// What is trained, on a model of this width.
     fn method(&self, d_model: usize) -> Result<prompt_encoder::Method> {
-        let hidden = self.encoder_hidden.unwrap_or(d_model);
-        match (self.method, self.encoder) {
+        let is_lstm = self.method == Method::PTuning && self.encoder == Some(EncoderKind::Lstm);
+        let has_network = self.method == Method::PTuning || self.prefix_projection;
+        let idle = [
+            ("--encoder", self.encoder.is_some() && self.method != Method::PTuning),
+            ("--encoder-layers", self.encoder_layers.is_some() && !is_lstm),
+            ("--encoder-hidden", self.encoder_hidden.is_some() && !has_network),
+            ("--prefix-projection", self.prefix_projection && self.method != Method::Prefix),
+        ];
+        if let Some((flag, _)) = idle.into_iter().find(|(_, idle)| *idle) {
+            return Err(Error::Input(format!(
+                "{flag} does nothing here: --encoder and --encoder-hidden go with --method p-tuning, --encoder-layers with \
+                 --encoder lstm, --prefix-projection (and --encoder-hidden) with --method prefix"
+            )));
+        }
+        let hidden = self.encoder_hidden.map_or(d_model, |n| n as usize);
+        match (self.method, self.encoder.unwrap_or(EncoderKind::Mlp)) {
             (Method::Soft, _) => Ok(prompt_encoder::Method::Soft),
             (Method::PTuning, EncoderKind::Mlp) => Ok(prompt_encoder::Method::Mlp { hidden }),
             (Method::PTuning, EncoderKind::Lstm) => {
-                Ok(prompt_encoder::Method::Lstm { hidden, layers: self.encoder_layers })
+                let layers = self.encoder_layers.unwrap_or(2) as usize;
+                Ok(prompt_encoder::Method::Lstm { hidden, layers })
             }
             (Method::Prefix, _) if self.prefix_projection => {
                 Ok(prompt_encoder::Method::ProjectedPrefix { hidden })
@@ -214,7 +229,7 @@ impl TrainArgs {
 pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     args.common.apply()?;
     super::catch_interrupts();
-    let inputs = Inputs::read(args)?;
+    let mut inputs = Inputs::read(args)?;
     let method = args.method(inputs.session.model.config().d_model)?;
     let settings = args.settings(inputs.rows.len(), inputs.session.model.family(), method);
     // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
@@ -240,7 +255,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     }
     let progress = &trainer.state().progress;
     inputs
-        .adapter(args, method, trainer.best_prompt(), progress.best_step.unwrap_or(progress.step))?
+        .adapter(args, method, trainer.best_prompt(), progress.best_step.unwrap_or(progress.step))
         .write(&args.out)?;
     let picture = folder.draw(&inputs.title(), inputs.metric_name())?;
     let summary = json!({

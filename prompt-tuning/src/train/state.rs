@@ -151,12 +151,6 @@ fn best_name(p: &Parameter) -> String {
 }
 
 fn check_same(header: &Header, settings: &Settings, inputs: &str) -> Result<()> {
-    if header.inputs != inputs {
-        return Err(Error::Input(
-            "--resume: the model, the task or the training data is not the one the run was started with"
-                .to_string(),
-        ));
-    }
     let as_map = |s: &Settings| serde_json::to_value(s).unwrap_or_default();
     let (old, new) = (as_map(&header.settings), as_map(settings));
     // a constant learning rate does not depend on the length of the run, so the run may be made longer; recomputing
@@ -168,6 +162,10 @@ fn check_same(header: &Header, settings: &Settings, inputs: &str) -> Result<()> 
     };
     let differs = old.as_object().into_iter().flatten().find(|pair| !same(pair));
     match differs {
+        None if header.inputs != inputs => Err(Error::Input(
+            "--resume: the model, the task, the data, --init or --prompt-length is not that which the run was started with"
+                .into(),
+        )),
         None => Ok(()),
         Some((key, value)) => Err(Error::Input(format!(
             "--resume: the run was started with {key} = {value}, not {}; give the same settings",

@@ -16,7 +16,7 @@ use crate::rng::Rng;
 use crate::soft_prompt::{Kind, SoftPrompt, Widths};
 use crate::task::Task;
 use crate::train::{DevReport, Evaluate};
-use model::{Row, Source};
+use model::{Family, Row, Source};
 
 /// Virtual tokens when neither template nor `--prompt-length` says.
 const DEFAULT_PROMPT_LENGTH: usize = 20;
@@ -31,6 +31,8 @@ pub(super) struct Inputs {
     pub rows: Vec<Row>,
     init: Init,
     dev: Option<Dev>,
+    /// The prompt before the first step, once it is known.
+    start: Vec<f32>,
 }
 
 /// What the dev evaluation computes.
@@ -42,13 +44,23 @@ enum Dev {
 impl Inputs {
     pub(super) fn read(args: &TrainArgs) -> Result<Inputs> {
         let task = args.task.as_deref().map(Task::read).transpose()?;
-        let init = args.init.parse().map_err(|e| Error::Input(format!("--init {e}")))?;
+        let init =
+            args.init.as_deref().map(|init| init.parse().map_err(|e| Error::Input(format!("--init {e}"))));
         let mut session = Session::open(&args.model, &args.common)?;
         if args.method == cli::train::Method::Prefix {
+            session.model.check_prefix()?;
             let in_template = task.as_ref().and_then(|t| t.template.without_soft_prefix()).map(|(_, n)| n);
             let length = args.prompt_length.map(|n| n as usize).or(in_template);
             session.n_ahead = length.unwrap_or(DEFAULT_PROMPT_LENGTH);
+            let n_positions = session.model.config().n_positions;
+            if session.n_ahead >= n_positions {
+                let n = session.n_ahead;
+                return Err(Error::Input(format!(
+                    "a prefix of {n} tokens leaves no room for text in the context window of {n_positions} tokens; use fewer"
+                )));
+            }
         }
+        let init = init.unwrap_or_else(|| Ok(default_init(args, session.model.family())))?;
         match task {
             Some(task) => Inputs::of_task(args, session, task, init),
             None => Inputs::of_pairs(args, session, init),
@@ -84,7 +96,7 @@ impl Inputs {
             None => None,
         };
         drop(encoder);
-        Ok(Inputs { session, task: Some(task), n_soft, rows, init, dev })
+        Ok(Inputs { session, task: Some(task), n_soft, rows, init, dev, start: Vec::new() })
     }
 
     fn of_pairs(args: &TrainArgs, session: Session, init: Init) -> Result<Inputs> {
@@ -92,7 +104,7 @@ impl Inputs {
         let n_soft = length - session.n_ahead;
         let rows = session.pair_rows(&args.train, n_soft)?;
         let dev = args.dev.as_deref().map(|path| session.pair_rows(path, n_soft)).transpose()?.map(Dev::Rows);
-        Ok(Inputs { session, task: None, n_soft, rows, init, dev })
+        Ok(Inputs { session, task: None, n_soft, rows, init, dev, start: Vec::new() })
     }
 
     /// Virtual tokens, among the others or before them.
@@ -101,7 +113,13 @@ impl Inputs {
     }
 
     /// What is trained, before the first step.
-    pub(super) fn initial(&self, args: &TrainArgs, method: Method) -> Result<PromptEncoder> {
+    pub(super) fn initial(&mut self, args: &TrainArgs, method: Method) -> Result<PromptEncoder> {
+        let encoder = self.first(args, method)?;
+        self.start = encoder.prompt().values;
+        Ok(encoder)
+    }
+
+    fn first(&self, args: &TrainArgs, method: Method) -> Result<PromptEncoder> {
         let config = self.session.model.config();
         let (widths, n, seed) = (Widths::of(config), self.n_tokens(), args.seed);
         match method {
@@ -114,17 +132,12 @@ impl Inputs {
             }
             Method::ProjectedPrefix { .. } => {
                 // as in PEFT: the table is as wide as the keys of a layer
-                let table = self.init.table(n, config.prefix_width(), seed).ok_or_else(|| {
+                let is_zero = self.init == Init::Zero;
+                let init = if is_zero { &Init::Normal(1.0) } else { &self.init };
+                let table = init.table(n, config.prefix_width(), seed).ok_or_else(|| {
                     let why = "--prefix-projection starts from numbers, not from words: use --init normal:1, random:X or zero";
                     Error::Input(why.into())
                 })?;
-                let is_zero = self.init == Init::Zero;
-                let table = if is_zero {
-                    Init::Normal(1.0).table(n, config.prefix_width(), seed)
-                } else {
-                    Some(table)
-                };
-                let table = table.expect("normal numbers make a table");
                 let mut encoder = PromptEncoder::new(method, table, widths.prefix, seed);
                 if is_zero {
                     encoder.zero_output();
@@ -132,7 +145,12 @@ impl Inputs {
                 Ok(encoder)
             }
             Method::Soft | Method::Mlp { .. } | Method::Lstm { .. } => {
-                Ok(PromptEncoder::new(method, self.initial_table(args)?, widths.d_model, seed))
+                let table = self.initial_table(args)?;
+                if table.kind == Kind::Prefix {
+                    let why = format!("--init {}: it is a prefix; train it with --method prefix", self.init);
+                    return Err(Error::Input(why));
+                }
+                Ok(PromptEncoder::new(method, table, widths.d_model, seed))
             }
         }
     }
@@ -169,6 +187,7 @@ impl Inputs {
         let mut hash = Sha256::new();
         hash.update(self.session.model.fingerprint());
         hash.update(self.init.to_string());
+        hash.update((self.session.n_ahead as u64).to_le_bytes());
         if args.common.precision != Precision::F32 {
             hash.update("bf16"); // other numbers at every step
         }
@@ -205,16 +224,13 @@ impl Inputs {
     }
 
     /// The adapter folder's content for `prompt`, made by `steps` steps of `method`.
-    ///
-    /// # Errors
-    /// As [`Inputs::initial`].
     pub(super) fn adapter(
         &self,
         args: &TrainArgs,
         method: Method,
         prompt: SoftPrompt,
         steps: u64,
-    ) -> Result<Adapter> {
+    ) -> Adapter {
         let config = self.session.model.config();
         let base = BaseModel::of(config, &self.session.name);
         let provenance = Provenance {
@@ -229,11 +245,8 @@ impl Inputs {
         };
         let config = AdapterConfig::new(prompt.n_tokens, &base, method, self.init.peft());
         // PEFT makes rows for the decoder of an encoder-decoder that no training changes
-        let unread = match config.n_rows() > prompt.n_tokens {
-            true => self.initial(args, method)?.prompt().values,
-            false => Vec::new(),
-        };
-        Ok(Adapter { config, prompt, unread, provenance: Some(provenance) })
+        let unread = if config.n_rows() > prompt.n_tokens { self.start.clone() } else { Vec::new() };
+        Adapter { config, prompt, unread, provenance: Some(provenance) }
     }
 
     /// The dev evaluation, if there is dev data.
@@ -282,6 +295,15 @@ impl Inputs {
         let metrics =
             serde_json::Map::from_iter([("n".into(), rows.len().into()), ("loss".into(), loss.into())]);
         Ok(DevReport { step, score: -loss, metrics })
+    }
+}
+
+/// Where a prompt starts when nobody says: from common words, or from numbers as PEFT's prefixes do where no words can be.
+fn default_init(args: &TrainArgs, family: Family) -> Init {
+    let is_prefix = args.method == cli::train::Method::Prefix;
+    match is_prefix && (args.prefix_projection || family == Family::Seq2Seq) {
+        true => Init::Normal(1.0),
+        false => Init::default(),
     }
 }
 

@@ -82,7 +82,7 @@ impl Observer for Watch<'_> {
         self.folder.log_dev(report)?;
         if improved {
             self.inputs
-                .adapter(self.args, self.method, prompt.clone(), report.step)?
+                .adapter(self.args, self.method, prompt.clone(), report.step)
                 .write(self.folder.path())?;
         }
         if self.args.common.json {
