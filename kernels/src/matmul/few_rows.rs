@@ -12,7 +12,6 @@ use super::arithmetic::{Arithmetic, Exact, Rounded};
 use super::tiles::{self, Tile};
 use super::{Element, Elements, Order, Precision, Product, Size, few_blocks, load_up_to, store_up_to};
 use crate::Isa;
-use crate::blocks::Blocks;
 use crate::simd::portable::round_bf16;
 use crate::simd::{Simd, SimdOp};
 
@@ -57,40 +56,30 @@ impl SimdOp for Task<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        match (self.product.b, self.product.precision) {
-            (Elements::F32(b), Precision::F32) => self.from::<S, _, Exact>(s, b),
-            (Elements::F16(b), Precision::F32) => self.from::<S, _, Exact>(s, b),
-            (Elements::F32(b), Precision::Bf16) => self.from::<S, _, Rounded>(s, b),
-            (Elements::F16(b), Precision::Bf16) => self.from::<S, _, Rounded>(s, b),
-            (Elements::Bf16(b), _) => self.from::<S, _, Exact>(s, b), // already what it would be rounded to
-            (Elements::Blocks(b), _) => self.of_blocks(s, b),
+        let Task { product, mut tile } = self;
+        if product.size.k == 0 {
+            tile.rows.iter_mut().for_each(|row| row.fill(0.0));
         }
+        match (product.b, product.precision) {
+            (Elements::F32(b), Precision::F32) => multiply::<S, _, Exact>(s, &product, b, &mut tile),
+            (Elements::F16(b), Precision::F32) => multiply::<S, _, Exact>(s, &product, b, &mut tile),
+            (Elements::F32(b), Precision::Bf16) => multiply::<S, _, Rounded>(s, &product, b, &mut tile),
+            (Elements::F16(b), Precision::Bf16) => multiply::<S, _, Rounded>(s, &product, b, &mut tile),
+            // already what it would be rounded to
+            (Elements::Bf16(b), _) => multiply::<S, _, Exact>(s, &product, b, &mut tile),
+            (Elements::Blocks(b), _) => few_blocks::multiply(s, &product, b, &mut tile),
+        }
+        add_epilogue(s, &product, &mut tile);
     }
 }
 
-impl Task<'_, '_> {
-    #[inline(always)]
-    fn from<S: Simd, E: Element, A: Arithmetic>(self, s: S, b: &[E]) {
-        let Task { product, mut tile } = self;
-        if product.size.k == 0 {
-            tile.rows.iter_mut().for_each(|row| row.fill(0.0));
-        }
-        let factors = Factors { a: product.a, b, size: product.size };
-        match product.order {
-            Order::Transposed => all_dots::<S, E, A>(s, &factors, &mut tile),
-            Order::RowMajor => axpys::<S, E, A>(s, &product, b, &mut tile),
-        }
-        add_epilogue(s, &product, &mut tile);
-    }
-
-    #[inline(always)]
-    fn of_blocks<S: Simd>(self, s: S, b: Blocks) {
-        let Task { product, mut tile } = self;
-        if product.size.k == 0 {
-            tile.rows.iter_mut().for_each(|row| row.fill(0.0));
-        }
-        few_blocks::multiply(s, &product, b, &mut tile);
-        add_epilogue(s, &product, &mut tile);
+/// The tile's part of `C = A · B`.
+#[inline(always)]
+fn multiply<S: Simd, E: Element, A: Arithmetic>(s: S, product: &Product, b: &[E], tile: &mut Tile) {
+    let factors = Factors { a: product.a, b, size: product.size };
+    match product.order {
+        Order::Transposed => all_dots::<S, E, A>(s, &factors, tile),
+        Order::RowMajor => axpys::<S, E, A>(s, product, b, tile),
     }
 }
 
