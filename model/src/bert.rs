@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, linear};
+use autograd::ops::{Qkv, activation, add_rows, gather_rows, linear};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
@@ -20,7 +20,7 @@ use tensor::{Checkpoint, Frozen};
 
 use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
-use crate::layers::{LayerNorm, linear_layer};
+use crate::layers::{LayerNorm, Pass, linear_layer};
 use crate::{Config, Error, Result};
 
 /// Weight of the decoder where it is not the token embedding.
@@ -50,12 +50,6 @@ struct Block {
     output_norm: LayerNorm,
     heads: Heads,
     activation: Activation,
-}
-
-/// Which queries a block computes, if not all, and who they see.
-struct Pass {
-    rows: Option<Arc<[u32]>>,
-    mask: Arc<Intervals>,
 }
 
 /// What the name of every tensor of the encoder starts with: `bert.`, or nothing.
@@ -113,12 +107,8 @@ impl Bert {
         let placed = add_rows(embeds, &self.position_embeddings, step.positions);
         let types = vec![0; step.positions.len()];
         let mut x = self.norm.forward(tape, &add_rows(&placed, &self.token_type_embeddings, &types));
-        let last = self.layers.len() - 1;
         for (i, block) in self.layers.iter().enumerate() {
-            let pass = match step.outputs.filter(|_| i == last) {
-                Some(rows) => Pass { rows: Some(rows.clone()), mask: Arc::new(step.mask.for_queries(rows)) },
-                None => Pass { rows: None, mask: step.mask.clone() },
-            };
+            let pass = Pass::of(&step, i, self.layers.len());
             let block = block.clone();
             x = run_block(tape, &[&x], (step.cache.as_deref_mut(), i), move |tape, x, (past, _)| {
                 block.forward(tape, &x[0], &pass, past)

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use autograd::ops::{Intervals, Qkv, activation, add_rows, gather_rows, linear};
+use autograd::ops::{Qkv, activation, add_rows, gather_rows, linear};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
@@ -20,7 +20,7 @@ use tensor::{Checkpoint, Frozen};
 
 use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
-use crate::layers::LayerNorm;
+use crate::layers::{LayerNorm, Pass};
 use crate::{Config, Result};
 
 /// The weights of a GPT-2 between the embeddings and the head.
@@ -41,12 +41,6 @@ struct Block {
     mlp_c_proj: Linear,
     heads: Heads,
     activation: Activation,
-}
-
-/// Which queries a block computes, if not all, and who they see.
-struct Pass {
-    rows: Option<Arc<[u32]>>,
-    mask: Arc<Intervals>,
 }
 
 /// What every tensor's name starts with: `transformer.`, or nothing in the files of the original models.
@@ -81,12 +75,8 @@ impl Gpt2 {
     /// Final hidden states of the wanted tokens. In the last block only they need queries and the MLP.
     pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
         let mut x = add_rows(embeds, &self.wpe, step.positions);
-        let last = self.layers.len() - 1;
         for (i, block) in self.layers.iter().enumerate() {
-            let pass = match step.outputs.filter(|_| i == last) {
-                Some(rows) => Pass { rows: Some(rows.clone()), mask: Arc::new(step.mask.for_queries(rows)) },
-                None => Pass { rows: None, mask: step.mask.clone() },
-            };
+            let pass = Pass::of(&step, i, self.layers.len());
             let block = block.clone();
             x = run_block(tape, &[&x], (step.cache.as_deref_mut(), i), move |tape, x, (past, _)| {
                 block.forward(tape, &x[0], &pass, past)

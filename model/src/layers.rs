@@ -1,10 +1,13 @@
 //! Layers that several architectures have, as their files name them.
 
-use autograd::ops::layer_norm;
+use std::sync::Arc;
+
+use autograd::ops::{Intervals, layer_norm, rms_norm};
 use autograd::{Linear, Tape, Value};
 use kernels::matmul::Layout;
 use tensor::{Checkpoint, Frozen};
 
+use crate::language_model::Step;
 use crate::{Config, Result};
 
 /// LayerNorm with weight and bias.
@@ -32,6 +35,41 @@ impl LayerNorm {
 
     pub(crate) fn forward(&self, tape: &Tape, x: &Value) -> Value {
         layer_norm(tape, x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+/// RMSNorm: no mean, no bias.
+#[derive(Clone, Debug)]
+pub(crate) struct RmsNorm {
+    weight: Frozen,
+    eps: f32,
+}
+
+impl RmsNorm {
+    /// `{name}.weight`, `[d_model]`.
+    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<RmsNorm> {
+        let weight = checkpoint.tensor(&format!("{name}.weight"), &[config.d_model])?;
+        Ok(RmsNorm { weight: weight.widened(), eps: config.norm_eps })
+    }
+
+    pub(crate) fn forward(&self, tape: &Tape, x: &Value) -> Value {
+        rms_norm(tape, x, &self.weight, self.eps)
+    }
+}
+
+/// Which queries a block computes, if not all, and who they see.
+pub(crate) struct Pass {
+    pub(crate) rows: Option<Arc<[u32]>>,
+    pub(crate) mask: Arc<Intervals>,
+}
+
+impl Pass {
+    /// Block `i` of `n`: the last one computes the wanted tokens alone.
+    pub(crate) fn of(step: &Step, i: usize, n: usize) -> Pass {
+        match step.outputs.filter(|_| i + 1 == n) {
+            Some(rows) => Pass { rows: Some(rows.clone()), mask: Arc::new(step.mask.for_queries(rows)) },
+            None => Pass { rows: None, mask: step.mask.clone() },
+        }
     }
 }
 

@@ -12,16 +12,16 @@
 
 use std::sync::Arc;
 
-use autograd::ops::{Intervals, Qkv, gated, gather_rows, linear, rms_norm, rope};
+use autograd::ops::{Intervals, Qkv, gated, gather_rows, linear, rope};
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
 use kernels::rope::{Pairs, Table};
-use tensor::{Checkpoint, Frozen};
+use tensor::Checkpoint;
 
 use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
-use crate::layers::linear_layer;
+use crate::layers::{RmsNorm, linear_layer};
 use crate::{Config, Result};
 
 /// The weights of a Llama between the embeddings and the head.
@@ -47,12 +47,6 @@ struct Block {
     down_proj: Linear,
     heads: Heads,
     activation: Activation,
-}
-
-#[derive(Clone, Debug)]
-struct RmsNorm {
-    weight: Frozen,
-    eps: f32,
 }
 
 /// Which queries a block computes, if not all, who they see, and the angles of queries and keys.
@@ -171,16 +165,5 @@ impl Block {
         let gate = linear(tape, &m, &self.gate_proj, None);
         let up = linear(tape, &m, &self.up_proj, None);
         linear(tape, &gated(tape, &gate, &up, self.activation), &self.down_proj, Some(&x))
-    }
-}
-
-impl RmsNorm {
-    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<RmsNorm> {
-        let weight = checkpoint.tensor(&format!("{name}.weight"), &[config.d_model])?;
-        Ok(RmsNorm { weight: weight.widened(), eps: config.norm_eps })
-    }
-
-    fn forward(&self, tape: &Tape, x: &Value) -> Value {
-        rms_norm(tape, x, &self.weight, self.eps)
     }
 }

@@ -18,18 +18,17 @@ pub mod relative;
 use std::sync::Arc;
 
 use autograd::ops::{
-    self, Intervals, Qkv, Relation, RelativeBias, activation, gated, gather_rows, linear, rms_norm, scale,
-    segment,
+    self, Intervals, Qkv, Relation, RelativeBias, activation, gated, gather_rows, linear, scale, segment,
 };
 use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
-use kernels::matmul::Layout;
-use tensor::{Checkpoint, Frozen};
+use tensor::Checkpoint;
 
 use crate::cache::{LayerCache, Past, attention, run_block};
 use crate::config::Seq2Seq;
 use crate::language_model::{Encoded, Step};
+use crate::layers::{RmsNorm, linear_layer};
 use crate::{Config, Result};
 use relative::Buckets;
 
@@ -78,12 +77,6 @@ struct Mlp {
     wi: Vec<Linear>,
     wo: Linear,
     activation: Activation,
-}
-
-#[derive(Clone, Debug)]
-struct RmsNorm {
-    weight: Frozen,
-    eps: f32,
 }
 
 /// Which queries a block computes, if not all, and whom they see.
@@ -254,8 +247,9 @@ impl Attention {
         // no 1/sqrt(d): it is in how the weights were initialised
         let heads = Heads { scale: 1.0, ..config.heads() };
         let (d, inner) = (config.d_model, heads.n_heads * heads.head_dim);
-        let projection =
-            |part: &str, n_in, n_out| matrix(checkpoint, &format!("{name}.{part}"), (n_in, n_out));
+        let projection = |part: &str, n_in, n_out| {
+            linear_layer(checkpoint, &format!("{name}.{part}"), (n_in, n_out), false)
+        };
         Ok(Attention {
             layer_norm: RmsNorm::load(checkpoint, config, norm)?,
             q: projection("q", d, inner)?,
@@ -303,8 +297,9 @@ impl Attention {
 impl Mlp {
     fn load(checkpoint: &Checkpoint, config: &Config, seq2seq: &Seq2Seq, name: &str) -> Result<Mlp> {
         let inner = if seq2seq.gated_mlp { &["wi_0", "wi_1"][..] } else { &["wi"] };
-        let projection =
-            |part: &str, sizes| matrix(checkpoint, &format!("{name}.DenseReluDense.{part}"), sizes);
+        let projection = |part: &str, sizes| {
+            linear_layer(checkpoint, &format!("{name}.DenseReluDense.{part}"), sizes, false)
+        };
         let (d, d_ff) = (config.d_model, config.d_ff);
         Ok(Mlp {
             layer_norm: RmsNorm::load(checkpoint, config, &format!("{name}.layer_norm"))?,
@@ -323,20 +318,4 @@ impl Mlp {
         };
         linear(tape, &inner, &self.wo, Some(x))
     }
-}
-
-impl RmsNorm {
-    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<RmsNorm> {
-        let weight = checkpoint.tensor(&format!("{name}.weight"), &[config.d_model])?;
-        Ok(RmsNorm { weight: weight.widened(), eps: config.norm_eps })
-    }
-
-    fn forward(&self, tape: &Tape, x: &Value) -> Value {
-        rms_norm(tape, x, &self.weight, self.eps)
-    }
-}
-
-fn matrix(checkpoint: &Checkpoint, name: &str, (n_in, n_out): (usize, usize)) -> Result<Linear> {
-    let weight = checkpoint.tensor(&format!("{name}.weight"), &[n_out, n_in])?;
-    Ok(Linear::new(weight, Layout::OutIn, None))
 }
