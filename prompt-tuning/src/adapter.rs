@@ -21,7 +21,7 @@ pub use config::{AdapterConfig, BaseModel, PeftInit, PeftType};
 
 use crate::atomic;
 use crate::error::{Error, Result};
-use crate::soft_prompt::{Kind, SoftPrompt, Widths};
+use crate::soft_prompt::{Kind, SoftPrompt};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -70,14 +70,10 @@ pub struct Provenance {
 /// The model a prompt is to be used with.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelIdentity<'a> {
-    /// Its name, for messages.
-    pub name: &'a str,
-    /// Its fingerprint.
-    pub fingerprint: &'a str,
-    /// How wide its prompts are.
-    pub widths: Widths,
     /// What an adapter would say of it.
     pub base: &'a BaseModel,
+    /// Its fingerprint.
+    pub fingerprint: &'a str,
 }
 
 impl Adapter {
@@ -107,15 +103,15 @@ impl Adapter {
     /// # Errors
     /// Names both models.
     pub fn check(&self, folder: &Path, model: ModelIdentity, force: bool) -> Result<()> {
-        self.prompt.check(folder, model.widths)?;
+        let (name, widths) = (&model.base.name, model.base.widths());
+        self.prompt.check(folder, widths)?;
         let is_seq2seq = model.base.family == Family::Seq2Seq;
         if let Some(kind) =
             self.config.task_type.as_ref().filter(|_| self.config.is_seq2seq() != is_seq2seq && !force)
         {
             let is = if is_seq2seq { "an" } else { "no" };
             let why = format!(
-                "this prompt is for a {kind} model, but `{}` is {is} encoder-decoder; use another model, or --force",
-                model.name
+                "this prompt is for a {kind} model, but `{name}` is {is} encoder-decoder; use another model, or --force"
             );
             return Err(Error::file(folder, why));
         }
@@ -123,16 +119,15 @@ impl Adapter {
         let must_fit = !force || self.prompt.kind == Kind::Prefix;
         if let Some((key, said, right)) = self.config.contradiction(model.base).filter(|_| must_fit) {
             let why = format!(
-                "its {CONFIG} says `{key}` {said}, but the model `{}` has {right}: it was made for another model",
-                model.name
+                "its {CONFIG} says `{key}` {said}, but the model `{name}` has {right}: it was made for another model"
             );
             return Err(Error::file(folder, why));
         }
         match &self.provenance {
             Some(made) if made.model_fingerprint != model.fingerprint && !force => {
                 let why = format!(
-                    "this prompt was made for model `{}` ({}), not for `{}` ({}); use that model, or --force",
-                    made.model, made.model_fingerprint, model.name, model.fingerprint
+                    "this prompt was made for model `{}` ({}), not for `{name}` ({}); use that model, or --force",
+                    made.model, made.model_fingerprint, model.fingerprint
                 );
                 Err(Error::file(folder, why))
             }

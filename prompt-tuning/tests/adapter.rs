@@ -7,7 +7,7 @@ use kernels::testing::{Tolerance, close};
 use model::Family;
 use prompt_tuning::adapter::{Adapter, AdapterConfig, BaseModel, ModelIdentity, PeftInit, Provenance};
 use prompt_tuning::prompt_encoder::Method;
-use prompt_tuning::soft_prompt::{SoftPrompt, Widths};
+use prompt_tuning::soft_prompt::SoftPrompt;
 
 const FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
@@ -108,13 +108,8 @@ fn an_adapter_of_peft_for_an_encoder_decoder() {
     );
 
     let check = |family, force| {
-        let base = BaseModel { family, ..base.clone() };
-        let model = ModelIdentity {
-            name: "b",
-            fingerprint: "f",
-            widths: Widths { d_model: 32, prefix: 0 },
-            base: &base,
-        };
+        let base = BaseModel { name: "b".into(), family, ..base.clone() };
+        let model = ModelIdentity { base: &base, fingerprint: "f" };
         adapter.check(&folder, model, force).map_err(|e| e.to_string())
     };
     assert_eq!(check(Family::Seq2Seq, false), Ok(()));
@@ -143,12 +138,7 @@ fn a_prompt_is_bound_to_its_model() {
     let read = Adapter::read(folder.path()).unwrap();
     assert_eq!(read, made);
     let check = |fingerprint, d_model, force| {
-        let model = ModelIdentity {
-            name: "b",
-            fingerprint,
-            widths: Widths { d_model, prefix: 0 },
-            base: &base("b", d_model),
-        };
+        let model = ModelIdentity { base: &base("b", d_model), fingerprint };
         read.check(folder.path(), model, force).map_err(|e| e.to_string())
     };
     assert_eq!(check("f1", 4, false), Ok(()));

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::prompt_encoder::Method;
+use crate::soft_prompt::Widths;
 
 /// The PEFT whose files ours are byte for byte.
 const PEFT_VERSION: &str = "0.21.2";
@@ -205,6 +206,11 @@ pub struct BaseModel {
 }
 
 impl BaseModel {
+    /// How wide its prompts are.
+    pub fn widths(&self) -> Widths {
+        Widths { d_model: self.d_model, prefix: 2 * self.n_prefix_layers * self.kv_width }
+    }
+
     /// What `config` says about the model `name`.
     pub fn of(config: &Config, name: &str) -> BaseModel {
         BaseModel {

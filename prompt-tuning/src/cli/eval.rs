@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Common;
 use super::progress::Progress;
-use super::session::{Session, check_prompt_length, kind_and_length, questions, task_for_prompt};
+use super::session::{PromptedModel, check_prompt_length, kind_and_length, questions, task_for_prompt};
 use crate::data::{self, Labels};
 use crate::error::{Error, Result};
 use crate::evaluate;
@@ -19,21 +19,14 @@ use crate::task::Task;
     prompt-tuning eval --model models/SmolLM2-135M-Instruct --data data/reviews/test.jsonl --task data/reviews/hard.toml\n  \
     prompt-tuning eval --model models/SmolLM2-135M-Instruct --data data/reviews/test.jsonl --task data/reviews/task.toml --prompt runs/reviews")]
 pub(super) struct EvalArgs {
-    /// Model: folder or hub id
-    #[arg(long, value_name = "M")]
-    model: String,
+    #[command(flatten)]
+    on: PromptedModel,
     /// Labelled data: .jsonl, .csv or .tsv
     #[arg(long, value_name = "F")]
     data: PathBuf,
     /// Task file: template and verbalizer
     #[arg(long, value_name = "T.toml")]
     task: PathBuf,
-    /// Trained prompt: adapter folder
-    #[arg(long, value_name = "DIR")]
-    prompt: Option<PathBuf>,
-    /// Use the prompt even if it was trained on another model
-    #[arg(long)]
-    force: bool,
     /// Demonstrations in front of every example
     #[arg(long, value_name = "K", num_args = 1..)]
     shots: Vec<u32>,
@@ -52,8 +45,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     }
     args.common.apply()?;
     let task = Task::read(&args.task)?;
-    let mut session = Session::open(&args.model, &args.common)?;
-    let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
+    let (session, prompt) = args.on.open(&args.common)?;
     let task = task_for_prompt(task, prompt.as_ref().map(kind_and_length))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;

@@ -39,33 +39,21 @@ pub(super) struct ExportArgs {
 pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     args.common.apply()?;
     let mut session = Session::open(&args.model, &args.common)?;
-    let Some(prompt) = session.prompt(Some(&args.prompt), args.force)? else { return Ok(ExitCode::SUCCESS) };
+    let adapter = match args.prompt.is_dir() {
+        true => session.adapter(&args.prompt, args.force)?,
+        false => adapter_of_npy(args, &mut session)?,
+    };
     if args.to.exists() {
         return Err(Error::Input(format!("`{}` is there already; choose another --to", args.to.display())));
     }
-    if args.to.extension().is_some_and(|ext| ext == "npy") {
-        if prompt.kind == Kind::Prefix {
-            let why =
-                "a prefix has no .npy form: these hold vectors among the embeddings; export it to a folder";
-            return Err(Error::file(&args.prompt, why));
-        }
-        npy::write(&args.to, &prompt)?;
-    } else if args.prompt.is_dir() {
-        // an adapter stays what it was
-        Adapter::read(&args.prompt)?.write(&args.to)?;
+    let prompt = &adapter.prompt;
+    if args.to.extension().is_none_or(|ext| ext != "npy") {
+        adapter.write(&args.to)?;
+    } else if prompt.kind == Kind::Prefix {
+        let why = "a prefix has no .npy form: these hold vectors among the embeddings; export it to a folder";
+        return Err(Error::file(&args.prompt, why));
     } else {
-        let base = BaseModel::of(session.model.config(), &args.model);
-        let config = AdapterConfig::new(prompt.n_tokens, &base, Method::Soft, PeftInit::Random);
-        // the rows that PEFT keeps for a decoder and nobody reads
-        let unread = vec![0.0; (config.n_rows() - prompt.n_tokens) * prompt.d_model];
-        let provenance = Provenance {
-            version: env!("CARGO_PKG_VERSION").into(),
-            model: args.model.clone(),
-            model_fingerprint: session.model.fingerprint(),
-            init: args.prompt.display().to_string(),
-            ..Provenance::default()
-        };
-        Adapter { config, prompt: prompt.clone(), unread, provenance: Some(provenance) }.write(&args.to)?;
+        npy::write(&args.to, prompt)?;
     }
     if args.common.json {
         super::print_json(
@@ -80,4 +68,21 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What there is to say of a prompt of which there are only the vectors.
+fn adapter_of_npy(args: &ExportArgs, session: &mut Session) -> Result<Adapter> {
+    let prompt = session.prompt(&args.prompt, args.force)?;
+    let base = BaseModel::of(session.model.config(), &args.model);
+    let config = AdapterConfig::new(prompt.n_tokens, &base, Method::Soft, PeftInit::Random);
+    // the rows that PEFT keeps for a decoder and nobody reads
+    let unread = vec![0.0; (config.n_rows() - prompt.n_tokens) * prompt.d_model];
+    let provenance = Provenance {
+        version: env!("CARGO_PKG_VERSION").into(),
+        model: args.model.clone(),
+        model_fingerprint: session.model.fingerprint(),
+        init: args.prompt.display().to_string(),
+        ..Provenance::default()
+    };
+    Ok(Adapter { config, prompt, unread, provenance: Some(provenance) })
 }

@@ -1,6 +1,5 @@
 //! `fill-mask`: what stands behind the masks of a text.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,7 +7,7 @@ use model::Family;
 use serde_json::json;
 
 use super::Common;
-use super::session::Session;
+use super::session::{PromptedModel, Session};
 use crate::error::{Error, Result};
 use crate::fill_mask::{Choice, Filled, fill};
 use crate::soft_prompt::SoftPrompt;
@@ -22,15 +21,8 @@ use crate::soft_prompt::SoftPrompt;
     prompt-tuning fill-mask --model bert-base-chinese --text \"巴黎是法国的[MASK][MASK]。\" --top 5"
 )]
 pub(super) struct FillMaskArgs {
-    /// Masked model: folder or hub id
-    #[arg(long, value_name = "M")]
-    model: String,
-    /// Trained prompt: adapter folder, put in front of the text
-    #[arg(long, value_name = "DIR")]
-    prompt: Option<PathBuf>,
-    /// Use the prompt even if it was trained on another model
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    on: PromptedModel,
     /// Text with the mask token of the model, for BERT `[MASK]`; may be given several times
     #[arg(long, value_name = "TEXT", required = true)]
     text: Vec<String>,
@@ -43,12 +35,11 @@ pub(super) struct FillMaskArgs {
 
 pub(super) fn run(args: &FillMaskArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let mut session = Session::open(&args.model, &args.common)?;
+    let (session, prompt) = args.on.open(&args.common)?;
     if session.model.family() != Family::Masked {
         let why = "is not a masked language model; `generate` continues texts with it, `score` compares completions";
-        return Err(Error::Input(format!("`{}` {why}", args.model)));
+        return Err(Error::Input(format!("`{}` {why}", args.on.model)));
     }
-    let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
     for text in &args.text {
         fill_one(args, &session, prompt.as_ref(), text)?;
     }
@@ -57,7 +48,7 @@ pub(super) fn run(args: &FillMaskArgs) -> Result<ExitCode> {
 
 fn fill_one(args: &FillMaskArgs, session: &Session, prompt: Option<&SoftPrompt>, text: &str) -> Result<()> {
     let tokenizer = session.tokenizer()?;
-    let no_mask = || Error::Input(format!("the tokenizer of `{}` has no mask token", args.model));
+    let no_mask = || Error::Input(format!("the tokenizer of `{}` has no mask token", args.on.model));
     let mask = tokenizer.mask().ok_or_else(no_mask)?;
     let name = |id: u32| tokenizer.token(id).unwrap_or_else(|| format!("#{id}"));
     let ids = tokenizer.encode(text, true)?;

@@ -1,7 +1,6 @@
 //! `generate`: continue a text, or have an encoder-decoder answer it, with or without a soft prompt in front.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,7 +9,7 @@ use model::{Family, Generated, Sampling, Source};
 use serde_json::json;
 
 use super::Common;
-use super::session::Session;
+use super::session::{PromptedModel, Session};
 use crate::error::{Error, Result};
 use crate::soft_prompt::SoftPrompt;
 
@@ -19,15 +18,8 @@ use crate::soft_prompt::SoftPrompt;
 #[command(after_help = "Example:\n  \
     prompt-tuning generate --model models/SmolLM2-135M-Instruct --text \"The capital of France is\" --max-new-tokens 20")]
 pub(super) struct GenerateArgs {
-    /// Model: folder or hub id
-    #[arg(long, value_name = "M")]
-    model: String,
-    /// Trained prompt: adapter folder
-    #[arg(long, value_name = "DIR")]
-    prompt: Option<PathBuf>,
-    /// Use the prompt even if it was trained on another model
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    on: PromptedModel,
     /// Text to continue; may be given several times
     #[arg(long, value_name = "TEXT", required_unless_present = "ids", conflicts_with = "ids")]
     text: Vec<String>,
@@ -67,8 +59,7 @@ pub(super) struct GenerateArgs {
 
 pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let mut session = Session::open(&args.model, &args.common)?;
-    let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
+    let (session, prompt) = args.on.open(&args.common)?;
     let soft = (0..prompt.as_ref().map_or(0, |p| p.n_soft() as u32)).map(Source::Soft);
     let texts = token_ids(args, &session)?;
     let rows: Vec<Vec<Source>> = texts

@@ -42,7 +42,7 @@ pub(super) struct InspectArgs {
 pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     args.common.apply()?;
     let mut session = Session::open(&args.model, &args.common)?;
-    let Some(prompt) = session.prompt(Some(&args.prompt), args.force)? else { return Ok(ExitCode::SUCCESS) };
+    let prompt = session.prompt(&args.prompt, args.force)?;
     let name = |id: u32| {
         let token = session.tokenizer().ok().and_then(|t| t.decode(&[id], false).ok());
         token.unwrap_or_else(|| format!("#{id}"))
@@ -74,12 +74,12 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
 fn compare(args: &InspectArgs, session: &mut Session, first: SoftPrompt) -> Result<ExitCode> {
     let mut prompts = vec![(args.prompt.display().to_string(), first)];
     for path in &args.with {
-        let prompt = session.prompt(Some(path), args.force)?;
-        if prompt.as_ref().is_some_and(|prompt| prompt.kind != prompts[0].1.kind) {
+        let prompt = session.prompt(path, args.force)?;
+        if prompt.kind != prompts[0].1.kind {
             let why = "of a soft prompt and a prefix it cannot be said how alike they are";
             return Err(Error::file(path, why));
         }
-        prompts.extend(prompt.map(|prompt| (path.display().to_string(), prompt)));
+        prompts.push((path.display().to_string(), prompt));
     }
     for (i, (a, one)) in prompts.iter().enumerate() {
         for (b, other) in &prompts[i + 1..] {

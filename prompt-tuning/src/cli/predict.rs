@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Common;
 use super::progress::Progress;
 use super::session::{
-    Session, check_finite, check_prompt_length, kind_and_length, questions, task_for_prompt,
+    PromptedModel, check_finite, check_prompt_length, kind_and_length, questions, task_for_prompt,
 };
 use crate::data::{self, Labels};
 use crate::error::Result;
@@ -21,18 +21,11 @@ use crate::task::Task;
 #[command(after_help = "Example:\n  \
     prompt-tuning predict --model models/SmolLM2-135M-Instruct --task data/reviews/task.toml --prompt runs/reviews \"A lovely film.\"")]
 pub(super) struct PredictArgs {
-    /// Model: folder or hub id
-    #[arg(long, value_name = "M")]
-    model: String,
+    #[command(flatten)]
+    on: PromptedModel,
     /// Task file: template and verbalizer
     #[arg(long, value_name = "T.toml")]
     task: PathBuf,
-    /// Trained prompt: adapter folder
-    #[arg(long, value_name = "DIR")]
-    prompt: Option<PathBuf>,
-    /// Use the prompt even if it was trained on another model
-    #[arg(long)]
-    force: bool,
     /// Texts in a file: .jsonl, .csv or .tsv; labels are not needed
     #[arg(long, value_name = "F", conflicts_with = "texts", required_unless_present = "texts")]
     data: Option<PathBuf>,
@@ -49,8 +42,7 @@ pub(super) struct PredictArgs {
 pub(super) fn run(args: &PredictArgs) -> Result<ExitCode> {
     args.common.apply()?;
     let task = Task::read(&args.task)?;
-    let mut session = Session::open(&args.model, &args.common)?;
-    let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
+    let (session, prompt) = args.on.open(&args.common)?;
     let task = task_for_prompt(task, prompt.as_ref().map(kind_and_length))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;

@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::Common;
-use super::session::Session;
-use crate::error::{Error, Result};
+use super::session::PromptedModel;
+use crate::error::Result;
 use crate::evaluate;
 use crate::soft_prompt::SoftPrompt;
 
@@ -19,15 +19,8 @@ use crate::soft_prompt::SoftPrompt;
     prompt-tuning score --model models/SmolLM2-135M-Instruct --data rows.jsonl --json"
 )]
 pub(super) struct ScoreArgs {
-    /// Model: folder or hub id
-    #[arg(long, value_name = "M")]
-    model: String,
-    /// Trained prompt: adapter folder, put in front of every row
-    #[arg(long, value_name = "DIR")]
-    prompt: Option<PathBuf>,
-    /// Use the prompt even if it was trained on another model
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    on: PromptedModel,
     /// Prompts and completions
     #[arg(long, value_name = "F")]
     data: PathBuf,
@@ -40,18 +33,14 @@ pub(super) struct ScoreArgs {
 
 pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode> {
     args.common.apply()?;
-    let mut session = Session::open(&args.model, &args.common)?;
-    let prompt = session.prompt(args.prompt.as_deref(), args.force)?;
+    let (session, prompt) = args.on.open(&args.common)?;
     let rows = session.pair_rows(&args.data, prompt.as_ref().map_or(0, SoftPrompt::n_soft))?;
     for part in rows.chunks(args.batch.max(1)) {
         let scored = evaluate::token_log_probs(&session.model, prompt.as_ref(), part);
         for (row, token_log_probs) in part.iter().zip(scored) {
             let log_prob: f64 = token_log_probs.iter().map(|&lp| f64::from(lp)).sum();
             if log_prob.is_nan() {
-                let why = session.model.explain_non_finite();
-                return Err(Error::Failure(
-                    why.unwrap_or_else(|| "the model's output is not a number".into()),
-                ));
+                return Err(session.not_finite());
             }
             let token_ids: Vec<u32> = row.scored.iter().map(|p| p.token).collect();
             if args.common.json {

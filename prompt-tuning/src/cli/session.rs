@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use model::{LanguageModel, Row, Tokenizer};
 
+use clap::Args;
+
 use super::Common;
 use crate::adapter::{Adapter, BaseModel, ModelIdentity};
 use crate::data::{self, Dataset, Example};
@@ -13,6 +15,28 @@ use crate::evaluate::{Candidate, Question};
 use crate::soft_prompt::{Kind, SoftPrompt, Widths};
 use crate::task::Task;
 use crate::{hub, npy};
+
+/// A model, and what may stand in front of its texts.
+#[derive(Debug, Args)]
+pub(super) struct PromptedModel {
+    /// Model: folder, .gguf file or hub id
+    #[arg(long, value_name = "M")]
+    pub model: String,
+    /// Trained prompt, put in front of every text: adapter folder or .npy file
+    #[arg(long, value_name = "DIR")]
+    pub prompt: Option<PathBuf>,
+    /// Use the prompt even if it was trained on another model
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl PromptedModel {
+    pub(super) fn open(&self, common: &Common) -> Result<(Session, Option<SoftPrompt>)> {
+        let mut session = Session::open(&self.model, common)?;
+        let prompt = self.prompt.as_deref().map(|path| session.prompt(path, self.force)).transpose()?;
+        Ok((session, prompt))
+    }
+}
 
 /// An opened model.
 pub(super) struct Session {
@@ -52,30 +76,36 @@ impl Session {
 
     /// The prompt in a folder, which must have been made for this model unless `force`, or in a `.npy` file, of which only
     /// the width is known. Rows are read for it from now on.
-    pub(super) fn prompt(&mut self, path: Option<&Path>, force: bool) -> Result<Option<SoftPrompt>> {
-        let Some(folder) = path else { return Ok(None) };
-        if folder.is_file() {
-            let prompt = npy::read(folder)?;
-            prompt.check(folder, Widths::of(self.model.config()))?;
-            if prompt.n_ahead() > 0 {
-                self.model.check_prefix()?;
-            }
-            return Ok(Some(prompt));
+    pub(super) fn prompt(&mut self, path: &Path, force: bool) -> Result<SoftPrompt> {
+        if path.is_file() {
+            let prompt = npy::read(path)?;
+            prompt.check(path, Widths::of(self.model.config()))?;
+            return Ok(prompt);
         }
+        let prompt = self.adapter(path, force)?.prompt;
+        self.n_ahead = prompt.n_ahead();
+        Ok(prompt)
+    }
+
+    /// The adapter in a folder, which must have been made for this model unless `force`.
+    pub(super) fn adapter(&self, folder: &Path, force: bool) -> Result<Adapter> {
         let adapter = Adapter::read(folder)?;
-        let fingerprint = self.model.fingerprint();
-        let identity = ModelIdentity {
-            name: &self.name,
-            fingerprint: &fingerprint,
-            widths: Widths::of(self.model.config()),
-            base: &BaseModel::of(self.model.config(), &self.name),
-        };
-        adapter.check(folder, identity, force)?;
-        self.n_ahead = adapter.prompt.n_ahead();
-        if self.n_ahead > 0 {
+        let base = BaseModel::of(self.model.config(), &self.name);
+        adapter.check(
+            folder,
+            ModelIdentity { base: &base, fingerprint: &self.model.fingerprint() },
+            force,
+        )?;
+        if adapter.prompt.kind == Kind::Prefix {
             self.model.check_prefix()?;
         }
-        Ok(Some(adapter.prompt))
+        Ok(adapter)
+    }
+
+    /// What the model computes is not a number, and why, if its weights are the reason.
+    pub(super) fn not_finite(&self) -> Error {
+        let why = self.model.explain_non_finite();
+        Error::Failure(why.unwrap_or_else(|| "the model's output is not a number".into()))
     }
 
     /// The encoder of a task.
@@ -153,6 +183,5 @@ pub(super) fn check_finite(session: &Session, answers: &[crate::evaluate::Answer
     if answers.iter().flat_map(|a| &a.log_probs).all(|lp| !lp.is_nan()) {
         return Ok(());
     }
-    let why = session.model.explain_non_finite();
-    Err(Error::Failure(why.unwrap_or_else(|| "the model's output is not a number".into())))
+    Err(session.not_finite())
 }

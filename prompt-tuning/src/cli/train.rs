@@ -45,7 +45,8 @@ pub(super) struct TrainArgs {
     /// What is trained
     #[arg(long, value_enum, default_value_t = Method::Soft, value_name = "METHOD")]
     pub(super) method: Method,
-    /// Where the prompt starts: text:"…", vocab, labels, random, an adapter folder or a .npy file, zero or normal:S [default: vocab; normal:1 for a prefix that cannot start from words]
+    /// Where the prompt starts: text:"…", vocab, labels, random, normal:S, zero, an adapter folder or a .npy file
+    /// [default: vocab; normal:1 for a prefix that cannot start from words]
     #[arg(long, value_name = "INIT")]
     pub(super) init: Option<String>,
     /// Network that makes the vectors of --method p-tuning [default: mlp]

@@ -44,8 +44,8 @@ enum Dev {
 impl Inputs {
     pub(super) fn read(args: &TrainArgs) -> Result<Inputs> {
         let task = args.task.as_deref().map(Task::read).transpose()?;
-        let init =
-            args.init.as_deref().map(|init| init.parse().map_err(|e| Error::Input(format!("--init {e}"))));
+        let init = args.init.as_deref().map(str::parse).transpose();
+        let init = init.map_err(|e: String| Error::Input(format!("--init {e}")))?;
         let mut session = Session::open(&args.model, &args.common)?;
         if args.method == cli::train::Method::Prefix {
             session.model.check_prefix()?;
@@ -60,7 +60,7 @@ impl Inputs {
                 )));
             }
         }
-        let init = init.unwrap_or_else(|| Ok(default_init(args, session.model.family())))?;
+        let init = init.unwrap_or_else(|| default_init(args, session.model.family()));
         match task {
             Some(task) => Inputs::of_task(args, session, task, init),
             None => Inputs::of_pairs(args, session, init),
