@@ -48,7 +48,7 @@ impl Default for Options {
 pub enum FinishReason {
     /// A token of [`Options::eos`] came; it is not among the tokens.
     Eos,
-    /// A string of [`Options::stop`] came; the text ends before it.
+    /// A string of [`Options::stop`] came, or [`Hooks::ends`] said so; the text ends before it.
     Stop,
     /// [`Options::max_new_tokens`] are there.
     MaxNewTokens,
@@ -86,6 +86,8 @@ pub struct Hooks<'a> {
     pub tokenizer: Option<&'a Tokenizer>,
     /// Called with sequence and token as each token comes.
     pub on_token: Option<&'a mut dyn FnMut(usize, u32)>,
+    /// Where a new text ends, once it has: what no stop string can say. Needs the tokenizer; beam search does not ask.
+    pub ends: Option<&'a dyn Fn(&str) -> Option<usize>>,
 }
 
 /// Continues every row of `rows` (`Text` and `Soft` tokens; unequal lengths, repetitions and common prefixes welcome), or
@@ -269,13 +271,15 @@ impl<'r> Sequence<'r> {
         self.so_far.push(Source::Text(token));
         let n = self.tokens.len();
         self.reason = (n >= self.room).then(|| self.row.full(n, options));
-        Some(self.look_for_stop(&options.stop, hooks.tokenizer))
+        Some(self.look_for_stop(&options.stop, hooks))
     }
 
-    fn look_for_stop(&mut self, stop: &[String], tokenizer: Option<&Tokenizer>) -> Result<()> {
-        let Some(tokenizer) = tokenizer.filter(|_| !stop.is_empty()) else { return Ok(()) };
+    fn look_for_stop(&mut self, stop: &[String], hooks: &Hooks) -> Result<()> {
+        let wanted = !stop.is_empty() || hooks.ends.is_some();
+        let Some(tokenizer) = hooks.tokenizer.filter(|_| wanted) else { return Ok(()) };
         let mut text = tokenizer.decode_generated(self.row.family, &self.tokens)?;
-        if let Some(at) = stop.iter().filter_map(|s| text.find(s.as_str())).min() {
+        let ended = hooks.ends.and_then(|ends| ends(&text));
+        if let Some(at) = stop.iter().filter_map(|s| text.find(s.as_str())).chain(ended).min() {
             text.truncate(at);
             self.text = Some(text);
             self.reason = Some(FinishReason::Stop);

@@ -173,7 +173,7 @@ fn tokens_are_reported_as_they_come() {
     let mut hear = |i: usize, id: u32| heard[i].push(id);
     let free = run(&f, &rows, &Options { max_new_tokens: 7, ..Options::default() });
     let options = Options { max_new_tokens: 7, eos: vec![free[1].tokens[3]], ..Options::default() };
-    let hooks = Hooks { tokenizer: None, on_token: Some(&mut hear) };
+    let hooks = Hooks { on_token: Some(&mut hear), ..Hooks::default() };
     let all = generate(&f.model, &rows, Some(&f.constant_prompt()), &options, hooks).unwrap();
     assert_eq!(heard, all.iter().map(|g| g.tokens.clone()).collect::<Vec<_>>());
 }
@@ -182,7 +182,7 @@ fn tokens_are_reported_as_they_come() {
 fn stop_strings_cut_the_text() {
     let f = Fixture::open("gpt2-text");
     let tokenizer = Tokenizer::open(&folder("gpt2-text")).unwrap();
-    let hooks = || Hooks { tokenizer: Some(&tokenizer), on_token: None };
+    let hooks = || Hooks { tokenizer: Some(&tokenizer), ..Hooks::default() };
     let rows = rows(&f, 7);
     let options = Options { max_new_tokens: 16, sampling: sampled(9), ..Options::default() };
     let free = generate(&f.model, &rows, Some(&f.constant_prompt()), &options, hooks()).unwrap();

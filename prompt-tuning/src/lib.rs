@@ -2,7 +2,7 @@
 //!
 //! The model's weights stay in a read-only memory map of the original file; a soft prompt of a few vectors is the only
 //! thing that is trained. Reading order: [`template`] and [`task`] (what is put around a text), [`data`] and
-//! [`encode`] (from files to rows of tokens), [`soft_prompt`], [`init`] and [`prompt_encoder`], [`mod@train`], [`evaluate`], and
+//! [`encode`] (from files to rows of tokens), [`verbalizer`] (from answer strings to labels), [`soft_prompt`], [`init`] and [`prompt_encoder`], [`mod@train`], [`evaluate`], and
 //! [`adapter`] (prompts on disk, as PEFT reads and writes them).
 //!
 //! The layers below are re-exported for crates that embed this one: [`kernels`], [`tensor`], [`autograd`], [`model`].
@@ -29,6 +29,7 @@ pub mod soft_prompt;
 pub mod task;
 pub mod template;
 pub mod train;
+pub mod verbalizer;
 
 pub use autograd;
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
 //! The template language as a user's input: any string is parsed or refused, never more.
 
-use prompt_tuning::template::{Part, Segment, Slot, Template, escape};
+use prompt_tuning::template::{Part, Segment, Slot, Soft, SoftStart, Template, escape};
 use proptest::prelude::*;
 
 /// Strings that are nearly templates.
@@ -15,6 +15,13 @@ fn nearly_templates() -> impl Strategy<Value = String> {
         "{soft:3}",
         "{soft:\"",
         "\"}",
+        "{soft:x",
+        ":3}",
+        "}",
+        "{text",
+        "|trim",
+        "|shorten",
+        "|",
         "\\",
         "\"",
         ":",
@@ -42,7 +49,7 @@ proptest! {
         match Template::parse(&source) {
             Err(error) => prop_assert!((1..=source.chars().count() + 1).contains(&error.column)),
             Ok(template) => {
-                let segments = template.render(|_| Some("{x}")).unwrap();
+                let segments = template.fill(|_| Some("{x}")).unwrap().segments();
                 let slots: Vec<Slot> = template.slots().collect();
                 prop_assert!(slots.len() < 2 || slots.iter().all(|s| *s == Slot::Mask));
                 // text is never in two segments side by side
@@ -63,16 +70,41 @@ proptest! {
     #[test]
     fn rendering_is_string_replacement(before in "[^{}]{0,8}", value in any::<String>(), after in "[^{}]{0,8}") {
         let template = Template::parse(&format!("{before}{{x}}{after}{{label}}")).unwrap();
-        let segments = template.render(|_| Some(&value)).unwrap();
+        let segments = template.fill(|_| Some(&value)).unwrap().segments();
         let text = Segment::Text(format!("{before}{value}{after}"));
         prop_assert_eq!(segments, [text, Segment::Answer(Slot::Label)]);
+    }
+
+    #[test]
+    fn what_is_shortened_keeps_everything_else(
+        (x, y) in ("\\PC{0,30}", "\\PC{0,30}"),
+        cut in prop::sample::select(vec!["", ":head", ":middle"]),
+        limit in 0usize..80,
+    ) {
+        let template = Template::parse(&format!("<{{x|shorten{cut}}}|{{y|shorten}}>{{label}}")).unwrap();
+        let filled = template.fill(|name| Some(if name == "x" { x.as_str() } else { y.as_str() })).unwrap();
+        let text = |segments: Vec<Segment>| match &segments[0] {
+            Segment::Text(text) => text.clone(),
+            other => panic!("{other:?}"),
+        };
+        let length = |filled: &prompt_tuning::template::Filled| text(filled.segments()).chars().count();
+        let shorter = filled.shortened(|filled| Ok::<_, ()>(length(filled) <= limit)).unwrap();
+        prop_assert_eq!(shorter.is_some(), limit >= 3);
+        if let Some(shorter) = shorter {
+            prop_assert!(length(&shorter) <= limit);
+            let text = text(shorter.segments());
+            prop_assert!(text.starts_with('<') && text.ends_with('>') && text.contains('|'));
+            if length(&filled) <= limit {
+                prop_assert_eq!(&shorter, &filled);
+            }
+        }
     }
 
     #[test]
     fn any_words_can_be_quoted(words in ".*\\S.*") {
         let quoted = words.replace('\\', "\\\\").replace('"', "\\\"");
         let template = Template::parse(&format!("{{soft:\"{quoted}\"}}")).unwrap();
-        let expected = prompt_tuning::template::Soft::Words(words);
-        prop_assert_eq!(template.soft().collect::<Vec<_>>(), [&expected]);
+        let expected = Soft { name: None, start: SoftStart::Words(words) };
+        prop_assert_eq!(template.soft(), [expected]);
     }
 }

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::{Map, Value};
 
 use super::Common;
 use super::progress::Progress;
-use super::session::{PromptedModel, check_prompt_length, kind_and_length, questions, task_for_prompt};
+use super::session::{PromptedModel, check_prompt_length, kind_and_length, task_for_prompt};
 use crate::data::{self, Labels};
 use crate::error::{Error, Result};
-use crate::evaluate;
+use crate::evaluate::Exam;
 use crate::task::Task;
 
 /// Arguments of `eval`.
@@ -49,42 +50,46 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let task = task_for_prompt(task, prompt.as_ref().map(kind_and_length))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;
-    let questions = questions(&encoder, &data::read_examples(&args.data, &task, Labels::Required)?)?;
-    let mut progress = Progress::new("eval", questions.len() as u64, args.common.json);
-    let answers = evaluate::answer(&session.model, prompt.as_ref(), &questions, args.batch, |done| {
-        progress.at(done as u64, "");
-    });
+    let examples = data::read_examples(&args.data, &task, Labels::Required)?;
+    let exam = Exam::new(&encoder, &examples, |_| &[])?;
+    let mut progress = Progress::new("eval", exam.len() as u64, args.common.json);
+    let answered =
+        exam.answered(&task, session.examinee(prompt.as_ref(), args.batch), |n| progress.at(n as u64, ""))?;
     progress.finish();
-    super::session::check_finite(&session, &answers)?;
-    let labels: Vec<String> = task.labels.iter().map(|l| l.name.clone()).collect();
-    let m = evaluate::metrics(&labels, &questions, &answers)
-        .ok_or_else(|| Error::Input(format!("`{}` has no labelled rows", args.data.display())))?;
+    let metrics = exam.metrics(&task, &answered);
+    let metrics =
+        metrics.ok_or_else(|| Error::Input(format!("`{}` has no labelled rows", args.data.display())))?;
     if args.common.json {
-        super::print_json(&m)?;
+        super::print_json(&metrics)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
-    let lines = [
-        ("examples", m.n.to_string()),
-        (
-            "accuracy",
-            format!(
-                "{} (95 % interval {} to {})",
-                percent(m.accuracy),
-                percent(m.accuracy_ci95[0]),
-                percent(m.accuracy_ci95[1])
-            ),
-        ),
-        ("macro F1", format!("{:.3}", m.macro_f1)),
-        ("loss", format!("{:.4}", m.loss)),
-        ("majority baseline", percent(m.majority_baseline)),
-        (
-            "predicted",
-            m.predicted.iter().map(|(label, n)| format!("{label} {n}")).collect::<Vec<_>>().join(", "),
-        ),
-    ];
-    for (name, value) in lines {
-        super::print_line(&format!("{name:18} {value}"))?;
-    }
+    lines(&metrics).iter().try_for_each(|line| super::print_line(line))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The metrics for a reader: shares in percent, scores in three digits, an interval behind what it is for.
+fn lines(metrics: &Map<String, Value>) -> Vec<String> {
+    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+    let number = |name: &str, x: f64| match name {
+        "loss" => format!("{x:.4}"),
+        _ if ["f1", "bleu", "chrf", "rouge", "ece"].iter().any(|score| name.contains(score)) => {
+            format!("{x:.3}")
+        }
+        _ => percent(x),
+    };
+    let interval = |name: &str| {
+        let [low, high] = metrics.get(&format!("{name}_ci95"))?.as_array()?.as_slice() else { return None };
+        Some(format!(" (95 % interval {} to {})", percent(low.as_f64()?), percent(high.as_f64()?)))
+    };
+    let line = |(name, value): (&String, &Value)| {
+        let shown = match value {
+            _ if name.ends_with("_ci95") => return None,
+            Value::Number(n) if n.is_u64() => n.to_string(),
+            Value::Object(map) => map.iter().map(|(k, v)| format!("{k} {v}")).collect::<Vec<_>>().join(", "),
+            other => number(name, other.as_f64()?) + &interval(name).unwrap_or_default(),
+        };
+        let name = if name == "n" { "examples".into() } else { name.replace('_', " ").replace("f1", "F1") };
+        Some(format!("{name:18} {shown}"))
+    };
+    metrics.iter().filter_map(line).collect()
 }

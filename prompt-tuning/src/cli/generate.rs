@@ -72,11 +72,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     if args.stop.iter().any(String::is_empty) {
         return Err(Error::Input("--stop needs a string that is not empty".into()));
     }
-    // a folder may name its end-of-text token beside the tokenizer only
-    let mut eos = session.model.config().eos_token_ids.clone();
-    if eos.is_empty() {
-        eos.extend(session.tokenizer().ok().and_then(|t| t.eos()));
-    }
+    let eos = crate::evaluate::texts::end_tokens(session.model.config(), session.tokenizer().ok());
     let options = Options {
         max_new_tokens: args.max_new_tokens,
         sampling: Sampling {
@@ -99,7 +95,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitCode> {
         shown.print(&args.text[0]);
     }
     let mut on_token = |_: usize, id: u32| shown.token(id);
-    let hooks = Hooks { tokenizer, on_token: Some(&mut on_token) };
+    let hooks = Hooks { tokenizer, on_token: Some(&mut on_token), ..Hooks::default() };
     let prompt = prompt.as_ref().map(SoftPrompt::constant);
     let generated = generate(&session.model, &rows, prompt.as_ref(), &options, hooks)?;
     for (i, g) in generated.iter().enumerate() {

@@ -8,13 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::Common;
 use super::progress::Progress;
-use super::session::{
-    PromptedModel, check_finite, check_prompt_length, kind_and_length, questions, task_for_prompt,
-};
-use crate::data::{self, Labels};
+use super::session::{PromptedModel, check_prompt_length, kind_and_length, task_for_prompt};
+use crate::data::{self, Example, Labels};
 use crate::error::Result;
-use crate::evaluate::{self, Answer};
+use crate::evaluate::{Answered, Exam};
 use crate::task::Task;
+use crate::verbalizer::Answer;
 
 /// Arguments of `predict`.
 #[derive(Debug, Args)]
@@ -50,38 +49,46 @@ pub(super) fn run(args: &PredictArgs) -> Result<ExitCode> {
         Some(path) => data::read_examples(path, &task, Labels::Optional)?,
         None => data::examples_of_texts(&args.texts, &task)?,
     };
-    let questions = questions(&encoder, &examples)?;
-    let mut progress =
-        Progress::new("predict", questions.len() as u64, args.common.json || args.data.is_none());
-    let answers = evaluate::answer(&session.model, prompt.as_ref(), &questions, args.batch, |done| {
-        progress.at(done as u64, "");
-    });
+    let exam = Exam::new(&encoder, &examples, |_| &[])?;
+    let mut progress = Progress::new("predict", exam.len() as u64, args.common.json || args.data.is_none());
+    let answered =
+        exam.answered(&task, session.examinee(prompt.as_ref(), args.batch), |n| progress.at(n as u64, ""))?;
     progress.finish();
-    check_finite(&session, &answers)?;
-    for (example, answer) in examples.rows.iter().zip(&answers) {
-        let text = example.fields.values().cloned().collect::<Vec<_>>().join(" | ");
-        print(args.common.json, &task, &text, answer)?;
+    let text = |example: &Example| example.fields.values().cloned().collect::<Vec<_>>().join(" | ");
+    let texts = examples.rows.iter().map(text);
+    match answered {
+        Answered::Labels(answers) => {
+            texts
+                .zip(&answers)
+                .try_for_each(|(text, answer)| print(args.common.json, &task, &text, answer))?;
+        }
+        Answered::Texts(answers) => {
+            texts.zip(&answers).try_for_each(|(text, answer)| match args.common.json {
+                true => super::print_json(&json!({ "text": text, "answer": answer })),
+                false => super::print_line(&format!("{}\t{}", line(answer), line(&text))),
+            })?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// On one line of a table.
+fn line(text: &str) -> String {
+    text.replace(['\n', '\t'], " ")
 }
 
 fn print(json: bool, task: &Task, text: &str, answer: &Answer) -> Result<()> {
     let best = answer.best();
     let probabilities = answer.probabilities();
     if json {
-        let by_label = task.labels.iter().zip(&probabilities);
+        let by_label = task.labels().iter().zip(&probabilities);
         let by_label: Map<String, Value> = by_label.map(|(l, &p)| (l.name.clone(), p.into())).collect();
         return super::print_json(&json!({
             "text": text,
-            "label": task.labels[best].name,
+            "label": task.labels()[best].name,
             "probability": probabilities[best],
             "probabilities": by_label,
         }));
     }
-    super::print_line(&format!(
-        "{}\t{:.3}\t{}",
-        task.labels[best].name,
-        probabilities[best],
-        text.replace(['\n', '\t'], " ")
-    ))
+    super::print_line(&format!("{}\t{:.3}\t{}", task.labels()[best].name, probabilities[best], line(text)))
 }

@@ -40,7 +40,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode> {
         for (row, token_log_probs) in part.iter().zip(scored) {
             let log_prob: f64 = token_log_probs.iter().map(|&lp| f64::from(lp)).sum();
             if log_prob.is_nan() {
-                return Err(session.not_finite());
+                return Err(evaluate::not_finite(&session.model));
             }
             let token_ids: Vec<u32> = row.scored.iter().map(|p| p.token).collect();
             if args.common.json {

@@ -8,10 +8,10 @@ use clap::Args;
 
 use super::Common;
 use crate::adapter::{Adapter, BaseModel, ModelIdentity};
-use crate::data::{self, Dataset, Example};
+use crate::data;
 use crate::encode::{Encode, PairEncoder, Reader, TaskEncoder};
 use crate::error::{Error, Result};
-use crate::evaluate::{Candidate, Question};
+use crate::evaluate::Examinee;
 use crate::soft_prompt::{Kind, SoftPrompt, Widths};
 use crate::task::Task;
 use crate::{hub, npy};
@@ -102,10 +102,9 @@ impl Session {
         Ok(adapter)
     }
 
-    /// What the model computes is not a number, and why, if its weights are the reason.
-    pub(super) fn not_finite(&self) -> Error {
-        let why = self.model.explain_non_finite();
-        Error::Failure(why.unwrap_or_else(|| "the model's output is not a number".into()))
+    /// As it is examined.
+    pub(super) fn examinee<'a>(&'a self, prompt: Option<&'a SoftPrompt>, batch: usize) -> Examinee<'a> {
+        Examinee { model: &self.model, prompt, tokenizer: self.tokenizer.as_ref().ok(), batch }
     }
 
     /// The encoder of a task.
@@ -123,7 +122,7 @@ impl Session {
 /// The task with as many soft tokens as the prompt has: those of its template, or, where it has none, in front. A prefix
 /// takes the place of those in front.
 pub(super) fn task_for_prompt(mut task: Task, prompt: Option<(Kind, usize)>) -> Result<Task> {
-    let in_template = task.template.soft().count() > 0;
+    let in_template = !task.template.soft().is_empty();
     match prompt {
         Some((Kind::Soft, n)) if !in_template => {
             task.template = task.template.with_soft_prefix(n).map_err(|e| Error::Input(e.to_string()))?;
@@ -163,25 +162,4 @@ pub(super) fn check_prompt_length(encoder: &TaskEncoder, prompt: Option<&SoftPro
         ))),
         _ => Ok(()),
     }
-}
-
-/// The questions of a labelled or unlabelled data set.
-pub(super) fn questions(encoder: &TaskEncoder, examples: &Dataset<Example>) -> Result<Vec<Question>> {
-    let rows = encoder.scoring_rows(examples)?;
-    let question = |(example, rows): (&Example, Vec<Row>)| {
-        let candidates = encoder.candidates().iter().zip(rows);
-        Question {
-            gold: example.label,
-            candidates: candidates.map(|(c, row)| Candidate { label: c.label, row }).collect(),
-        }
-    };
-    Ok(examples.rows.iter().zip(rows).map(question).collect())
-}
-
-/// That the answers are numbers: a damaged checkpoint must not pass for a bad one.
-pub(super) fn check_finite(session: &Session, answers: &[crate::evaluate::Answer]) -> Result<()> {
-    if answers.iter().flat_map(|a| &a.log_probs).all(|lp| !lp.is_nan()) {
-        return Ok(());
-    }
-    Err(session.not_finite())
 }

@@ -1,6 +1,6 @@
 //! Data files: JSONL, CSV and TSV, each row checked before anything is computed; errors name file and line.
 //!
-//! With a task, a row is an [`Example`]: the fields of the template, and a label. Without, it is a [`Pair`]: a prompt
+//! With a task, a row is an [`Example`]: the fields of the template, and a label or the text that is right. Without, it is a [`Pair`]: a prompt
 //! and the completion that is scored after it, as text or as raw token ids, or raw ids with masks in them. Fields nobody
 //! asked for are ignored.
 
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::task::Task;
+use crate::task::{Answers, FreeText, Task};
 
 /// The rows of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Example {
     pub fields: BTreeMap<String, String>,
     /// Index into the task's labels; `None` where the row has none.
     pub label: Option<usize>,
+    /// The right answer of a task whose answers are texts; `None` where the row has none.
+    pub answer: Option<String>,
 }
 
 /// A row of data without a task.
@@ -114,9 +116,7 @@ pub fn read_pairs(path: &Path) -> Result<Dataset<Pair>> {
 /// # Errors
 /// An empty text, or a template with another number of fields.
 pub fn examples_of_texts(texts: &[String], task: &Task) -> Result<Dataset<Example>> {
-    let mut names: Vec<&str> = task.template.fields().collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = task.fields();
     let [name] = names[..] else {
         let fields = if names.is_empty() { "none".into() } else { names.join(", ") };
         let why =
@@ -128,7 +128,7 @@ pub fn examples_of_texts(texts: &[String], task: &Task) -> Result<Dataset<Exampl
             return Err(Error::Input(format!("text {} is empty", i + 1)));
         }
         let fields = BTreeMap::from([(name.to_string(), text.clone())]);
-        Ok(Example { line: i + 1, fields, label: None })
+        Ok(Example { line: i + 1, fields, label: None, answer: None })
     };
     let rows = texts.iter().enumerate().map(row).collect::<Result<_>>()?;
     Ok(Dataset { path: "argument".into(), rows })
@@ -170,7 +170,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, (usize, String)> {
 
 fn example(row: &RawRow, task: &Task, labels: Labels) -> Result<Example, String> {
     let mut fields = BTreeMap::new();
-    for name in task.template.fields() {
+    for name in task.fields() {
         let text = string(row, name)?.ok_or_else(|| {
             format!("there is no field `{name}`, which the template needs (the row has: {})", names(row))
         })?;
@@ -179,7 +179,35 @@ fn example(row: &RawRow, task: &Task, labels: Labels) -> Result<Example, String>
         }
         fields.insert(name.to_string(), text.to_string());
     }
-    Ok(Example { line: row.line, fields, label: label(row, task, labels)? })
+    let (label, answer) = match &task.answers {
+        Answers::Labels(_) => (label(row, task, labels)?, None),
+        Answers::Text(text) => (None, answer(row, text, labels)?),
+    };
+    Ok(Example { line: row.line, fields, label, answer })
+}
+
+/// The right text: a string, or for answers that are lists also a list of strings.
+fn answer(row: &RawRow, text: &FreeText, labels: Labels) -> Result<Option<String>, String> {
+    let name = &text.field;
+    let answer = match (row.values.get(name), &text.list) {
+        (None | Some(Value::Null), _) => None,
+        (Some(Value::Array(items)), Some(separator)) => {
+            let item = |item: &Value| item.as_str().map(String::from);
+            let items: Option<Vec<String>> = items.iter().map(item).collect();
+            let items = items.ok_or_else(|| format!("`{name}` must be a list of strings"))?;
+            if let Some(odd) = items.iter().find(|item| item.contains(separator.as_str())) {
+                return Err(format!("`{name}`: item {odd:?} contains {separator:?}, which separates items"));
+            }
+            let spaced =
+                format!("{}{}", separator, if separator.ends_with(char::is_whitespace) { "" } else { " " });
+            Some(items.join(&spaced))
+        }
+        (Some(_), _) => string(row, name)?.map(String::from),
+    };
+    match answer {
+        None if labels == Labels::Required => Err(missing(row, name)),
+        other => Ok(other),
+    }
 }
 
 fn label(row: &RawRow, task: &Task, labels: Labels) -> Result<Option<usize>, String> {

@@ -32,7 +32,7 @@ fn pairs(text: &str) -> Result<Vec<Pair>, String> {
 
 fn example(line: usize, a: &str, b: &str, label: usize) -> Example {
     let fields = BTreeMap::from([("a".to_string(), a.to_string()), ("b".to_string(), b.to_string())]);
-    Example { line, fields, label: Some(label) }
+    Example { line, fields, label: Some(label), answer: None }
 }
 
 #[test]
@@ -185,4 +185,39 @@ fn texts_as_arguments() {
             .contains("text 2 is empty")
     );
     assert!(examples_of_texts(&["x".into()], &task()).unwrap_err().to_string().contains("a, b"));
+}
+
+#[test]
+fn answers_that_are_texts_or_lists() {
+    let task = |rest: &str| {
+        Task::parse(&format!(
+            "name = \"t\"\ntemplate = \"{{text}}{{label}}\"\n[answer]\nfield = \"fr\"\n{rest}"
+        ))
+        .unwrap()
+    };
+    let read = |name: &str, content: &str, task: &Task, labels| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        read_examples(&path, task, labels)
+            .map(|data| data.rows.into_iter().map(|row| row.answer).collect::<Vec<_>>())
+            .map_err(|e| e.to_string())
+    };
+    let (plain, list) = (task(""), task("list = \",\""));
+    let rows = "{\"text\": \"a\", \"fr\": \"un\"}\n{\"text\": \"b\"}";
+    assert_eq!(read("d.jsonl", rows, &plain, Labels::Optional).unwrap(), [Some("un".into()), None]);
+    let error = read("d.jsonl", rows, &plain, Labels::Required).unwrap_err();
+    assert!(error.contains(":2: there is no field `fr`"), "{error}");
+    assert_eq!(read("d.csv", "text,fr\na,un\n", &plain, Labels::Required).unwrap(), [Some("un".into())]);
+    let rows = "{\"text\": \"a\", \"fr\": [\"Rome\", \"Bonn\"]}\n{\"text\": \"b\", \"fr\": []}";
+    let answers = read("d.jsonl", rows, &list, Labels::Required).unwrap();
+    assert_eq!(answers, [Some("Rome, Bonn".into()), Some(String::new())]);
+    for (content, task, why) in [
+        ("{\"text\": \"a\", \"fr\": [\"x\"]}", &plain, "must be a string, not a list"),
+        ("{\"text\": \"a\", \"fr\": [3]}", &list, "a list of strings"),
+        ("{\"text\": \"a\", \"fr\": [\"x, y\"]}", &list, "which separates items"),
+    ] {
+        let error = read("d.jsonl", content, task, Labels::Required).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
 }

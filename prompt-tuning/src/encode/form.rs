@@ -118,6 +118,20 @@ impl Form {
         }
     }
 
+    /// That an answer can be a text of its own, which has [`Form::check`]'s approval otherwise.
+    pub(super) fn check_open(&self, template: &Template) -> Result<(), String> {
+        match self {
+            Form::Masked { .. } => {
+                Err("its answer is a text; a masked model only fills masks, give it [labels]".into())
+            }
+            Form::Seq2Seq { .. } if template.slots().any(|slot| slot == Slot::Mask) => Err(
+                "its answer is a text; an encoder-decoder model writes one for `{label}`, not for `{mask}`"
+                    .into(),
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// That an answer of these tokens fits the template; the error continues a sentence about the answer.
     pub(super) fn check_answer(&self, template: &Template, tokens: &[u32]) -> Result<(), String> {
         let (n, n_slots) = (tokens.len(), template.slots().count());
@@ -129,6 +143,11 @@ impl Form {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Tokens of the row that asks for an answer of `n_answer` tokens.
+    pub(super) fn len(&self, pieces: &[Piece], n_answer: usize) -> usize {
+        self.row(pieces, &vec![0; n_answer]).map_or(usize::MAX, |row| row.len())
     }
 
     /// The row that asks for `answer`, which passed [`Form::check_answer`].

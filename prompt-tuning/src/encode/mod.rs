@@ -11,6 +11,7 @@
 //!
 //! Answers and completions are tokenized on their own.
 
+mod context;
 mod form;
 mod pairs;
 
@@ -20,12 +21,13 @@ use autograd::ops::Source;
 use model::{Config, Family, Row};
 use rayon::prelude::*;
 
+pub use self::context::Demonstration;
 use self::form::{Form, Piece};
 pub use self::pairs::PairEncoder;
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
-use crate::task::Task;
-use crate::template::{Segment, Soft, Template};
+use crate::task::{Answers, Task};
+use crate::template::{Filled, Segment, SoftStart};
 
 /// What turns text into token ids.
 pub trait Encode: Sync {
@@ -112,7 +114,7 @@ pub struct TaskEncoder<'a> {
     tokenizer: &'a dyn Encode,
     reader: Reader,
     form: Form,
-    template: &'a Template,
+    task: &'a Task,
     /// What the tokenizer puts in front of a text and behind it.
     around: [Vec<u32>; 2],
     /// The virtual tokens of each soft part.
@@ -132,11 +134,14 @@ impl<'a> TaskEncoder<'a> {
         let around = around(tokenizer)?;
         let form = Form::new(reader, tokenizer, &task.template, &around[1]).map_err(wrong)?;
         form.check(&task.template).map_err(|why| wrong(format!("template: {why}")))?;
+        if let Answers::Text(_) = task.answers {
+            form.check_open(&task.template).map_err(wrong)?;
+        }
         let (mut soft, mut words, mut next) = (Vec::new(), Vec::new(), 0);
-        for (i, part) in task.template.soft().enumerate() {
-            let n = match part {
-                Soft::Count(n) => *n as u32,
-                Soft::Words(text) => {
+        for (i, part) in task.template.soft().iter().enumerate() {
+            let n = match &part.start {
+                SoftStart::Count(n) => *n as u32,
+                SoftStart::Words(text) => {
                     let tokens = tokenizer.encode(text, false)?;
                     let n = tokens.len() as u32;
                     words.push((i, tokens));
@@ -158,10 +163,10 @@ impl<'a> TaskEncoder<'a> {
                 }
                 _ => form.check_answer(&task.template, tokens),
             };
-            let answer = &task.labels[*label].answers[*answer];
+            let answer = &task.labels()[*label].answers[*answer];
             check.map_err(|why| wrong(format!("answer {answer:?} {why}")))?;
         }
-        Ok(TaskEncoder { tokenizer, reader, form, template: &task.template, around, soft, words, candidates })
+        Ok(TaskEncoder { tokenizer, reader, form, task, around, soft, words, candidates })
     }
 
     /// Virtual tokens of the template.
@@ -175,7 +180,12 @@ impl<'a> TaskEncoder<'a> {
         self.words.iter().map(|(i, tokens)| (range(*i), tokens.clone())).collect()
     }
 
-    /// All answers, label by label in the order of the task.
+    /// What it encodes for.
+    pub fn task(&self) -> &'a Task {
+        self.task
+    }
+
+    /// All answers, label by label in the order of the task; none where an answer is a text of its own.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
@@ -188,36 +198,114 @@ impl<'a> TaskEncoder<'a> {
         candidates.into_iter().map(|c| c.tokens.clone()).collect()
     }
 
-    /// One row per example: the first answer of its label is scored. Weights are 1.
+    /// One row per example: the first answer of its label, or its text, is scored. Weights are 1.
     ///
     /// # Errors
-    /// [`Error::Data`]: an example without label, or one that does not fit the context window.
+    /// [`Error::Data`]: an example without label or answer, or one that does not fit the context window.
     pub fn training_rows(&self, data: &Dataset<Example>) -> Result<Vec<Row>> {
-        in_order(data.rows.par_iter().map(|example| {
-            let candidate = self.candidates.iter().find(|c| Some(c.label) == example.label && c.answer == 0);
-            let candidate = candidate.ok_or_else(|| data.error(example.line, "it has no label".into()))?;
-            let pieces = self.pieces(data, example)?;
-            self.row(&pieces, candidate).map_err(|why| data.error(example.line, why))
-        }))
+        let row = |example| {
+            let answer = self.right_answer(example)?;
+            self.row(&self.read(example, &[], answer.len())?, &answer)
+        };
+        in_order(data.rows.par_iter().map(|e| row(e).map_err(|why| data.error(e.line, why))))
     }
 
-    /// The rows of each example: one per candidate, in the order of [`TaskEncoder::candidates`]. Weights are 1.
+    /// One row per candidate, in the order of [`TaskEncoder::candidates`], for an example after demonstrations. Weights
+    /// are 1.
     ///
     /// # Errors
-    /// [`Error::Data`] for an example that does not fit the context window.
-    pub fn scoring_rows(&self, data: &Dataset<Example>) -> Result<Vec<Vec<Row>>> {
-        in_order(data.rows.par_iter().map(|example| {
-            let pieces = self.pieces(data, example)?;
-            let row = |candidate| self.row(&pieces, candidate).map_err(|why| data.error(example.line, why));
-            self.candidates.iter().map(row).collect()
-        }))
+    /// A field that is not there, or an example that does not fit the context window.
+    pub fn candidate_rows(
+        &self,
+        example: &Example,
+        demonstrations: &[Demonstration],
+    ) -> Result<Vec<Row>, String> {
+        let pieces = self.read(example, demonstrations, self.longest_answer())?;
+        self.candidates.iter().map(|c| self.row(&pieces, &c.tokens)).collect()
     }
 
-    /// The template with the example in it, the answer still open.
-    fn pieces(&self, data: &Dataset<Example>, example: &Example) -> Result<Vec<Piece>> {
-        let segments = self.template.render(|name| example.fields.get(name).map(String::as_str));
-        let segments =
-            segments.map_err(|name| data.error(example.line, format!("there is no field `{name}`")))?;
+    /// What the model is given to answer with a text of its own.
+    ///
+    /// # Errors
+    /// As [`TaskEncoder::candidate_rows`]; the whole answer must fit as well.
+    pub fn open_row(
+        &self,
+        example: &Example,
+        demonstrations: &[Demonstration],
+    ) -> Result<Vec<Source>, String> {
+        let pieces = self.read(example, demonstrations, self.longest_answer())?;
+        let n = self.reader.check(self.form.row(&pieces, &vec![0; self.longest_answer()])?)?.len();
+        debug_assert!(n <= self.reader.n_positions);
+        let given = pieces.iter().filter_map(|piece| match piece {
+            Piece::Token(source) => Some(*source),
+            Piece::Answer(_) => None,
+        });
+        Ok(given.collect())
+    }
+
+    /// Whether an example fits the context window after these demonstrations, with its longest answer and no field
+    /// shortened.
+    ///
+    /// # Errors
+    /// A field that is not there.
+    pub fn fits(&self, example: &Example, demonstrations: &[Demonstration]) -> Result<bool, String> {
+        let pieces = self.pieces(&self.filled(example)?, demonstrations)?;
+        Ok(self.form.len(&pieces, self.longest_answer()) <= self.reader.n_positions)
+    }
+
+    /// Tokens of the longest answer.
+    fn longest_answer(&self) -> usize {
+        match &self.task.answers {
+            Answers::Labels(_) => self.candidates.iter().map(|c| c.tokens.len()).max().unwrap_or(0),
+            Answers::Text(text) => text.max_new_tokens,
+        }
+    }
+
+    /// The tokens of what is right. A decoder ends a text by its end token, a text that goes on by its first stop string.
+    fn right_answer(&self, example: &Example) -> Result<Vec<u32>, String> {
+        let text = match &self.task.answers {
+            Answers::Labels(_) => {
+                let right = |c: &&Candidate| Some(c.label) == example.label && c.answer == 0;
+                let candidate = self.candidates.iter().find(right).ok_or("it has no label")?;
+                return Ok(candidate.tokens.clone());
+            }
+            Answers::Text(text) => text,
+        };
+        let answer = example.answer.as_deref().ok_or("it has no answer")?;
+        let end = if self.form == Form::Causal { text.stop.first() } else { None };
+        let whole = format!("{}{}", text.shown(answer), end.map_or("", String::as_str));
+        let tokens = self.form.tokens(self.tokenizer, &whole).map_err(|e| e.to_string())?;
+        let checked = self.form.check_answer(&self.task.template, &tokens);
+        checked.map_err(|why| format!("answer {answer:?} {why}"))?;
+        Ok(tokens)
+    }
+
+    fn filled<'e>(&'e self, example: &'e Example) -> Result<Filled<'e>, String> {
+        let field = |name: &str| example.fields.get(name).map(String::as_str);
+        self.task.template.fill(field).map_err(|name| format!("there is no field `{name}`"))
+    }
+
+    /// The example after demonstrations, its answer of `n_answer` tokens still open. Where it does not fit the context
+    /// window, the fields that may give way do.
+    fn read(
+        &self,
+        example: &Example,
+        demonstrations: &[Demonstration],
+        n_answer: usize,
+    ) -> Result<Vec<Piece>, String> {
+        let filled = self.filled(example)?;
+        let whole = self.pieces(&filled, demonstrations)?;
+        let fits = |pieces: &[Piece]| self.form.len(pieces, n_answer) <= self.reader.n_positions;
+        if fits(&whole) || !filled.can_shorten() {
+            return Ok(whole);
+        }
+        let shorter = filled.shortened(|f| Ok::<_, String>(fits(&self.pieces(f, demonstrations)?)))?;
+        shorter.map_or(Ok(whole), |shorter| self.pieces(&shorter, demonstrations))
+    }
+
+    fn pieces(&self, example: &Filled, demonstrations: &[Demonstration]) -> Result<Vec<Piece>, String> {
+        let segments = context::segments(self.task, demonstrations, example)
+            .map_err(|name| format!("a demonstration has no field `{name}`"))?;
         let [before, after] = &self.around;
         let mut pieces: Vec<Piece> = Vec::new();
         let text = |ids: &[u32]| ids.iter().map(|&id| Piece::Token(Source::Text(id))).collect::<Vec<_>>();
@@ -230,8 +318,13 @@ impl<'a> TaskEncoder<'a> {
             let first = beginning.is_some();
             pieces.extend(beginning.take().into_iter().flat_map(|ids| text(ids)));
             match segment {
-                Segment::Text(t) if first => pieces.extend(text(&self.tokenizer.encode(&t, false)?)),
-                Segment::Text(t) => pieces.extend(text(&self.tokenizer.encode_continuation(&t)?)),
+                Segment::Text(t) => {
+                    let tokens = match first {
+                        true => self.tokenizer.encode(&t, false),
+                        false => self.tokenizer.encode_continuation(&t),
+                    };
+                    pieces.extend(text(&tokens.map_err(|e| e.to_string())?));
+                }
                 Segment::Answer(slot) => pieces.push(Piece::Answer(slot)),
                 Segment::Soft(_) => {}
             }
@@ -242,8 +335,8 @@ impl<'a> TaskEncoder<'a> {
         Ok(pieces)
     }
 
-    fn row(&self, pieces: &[Piece], candidate: &Candidate) -> Result<Row, String> {
-        self.reader.check(self.form.row(pieces, &candidate.tokens)?)
+    fn row(&self, pieces: &[Piece], answer: &[u32]) -> Result<Row, String> {
+        self.reader.check(self.form.row(pieces, answer)?)
     }
 }
 
@@ -306,14 +399,14 @@ fn around(tokenizer: &dyn Encode) -> Result<[Vec<u32>; 2]> {
 /// The answers of all labels. Strings that are the same to the tokenizer (by case or spaces) are one answer of a label.
 fn candidates(task: &Task, tokenizer: &dyn Encode, form: &Form) -> Result<Vec<Candidate>> {
     let mut candidates: Vec<Candidate> = Vec::new();
-    for (label, l) in task.labels.iter().enumerate() {
+    for (label, l) in task.labels().iter().enumerate() {
         for (answer, text) in l.answers.iter().enumerate() {
             let tokens = form.tokens(tokenizer, text)?;
             match candidates.iter().find(|c| c.tokens == tokens) {
                 None => candidates.push(Candidate { label, answer, tokens }),
                 Some(same) if same.label == label => {}
                 Some(same) => {
-                    let other = &task.labels[same.label];
+                    let other = &task.labels()[same.label];
                     return Err(Error::Input(format!(
                         "task `{}`: answer {text:?} of label `{}` has the same tokens in this vocabulary as {:?} of label \
                          `{}`; use another",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::data::{Content, Pair};
 use crate::task::Task;
+use crate::template::Template;
 
 const BOS: u32 = 256;
 const EOS: u32 = 257;
@@ -80,8 +81,15 @@ fn data(rows: &[(&str, Option<usize>)]) -> Dataset<Example> {
         line: i + 1,
         fields: BTreeMap::from([("x".to_string(), x.to_string())]),
         label,
+        answer: None,
     };
     Dataset { path: "d.jsonl".into(), rows: rows.iter().enumerate().map(row).collect() }
+}
+
+/// The rows of each example without demonstrations.
+fn scoring_rows(encoder: &TaskEncoder, data: &Dataset<Example>) -> Result<Vec<Vec<Row>>> {
+    let rows = |e: &Example| encoder.candidate_rows(e, &[]).map_err(|why| data.error(e.line, why));
+    data.rows.iter().map(rows).collect()
 }
 
 #[test]
@@ -109,7 +117,7 @@ fn scoring_has_a_row_for_every_candidate() {
     let labels: Vec<_> = encoder.candidates().iter().map(|c| (c.label, c.answer)).collect();
     assert_eq!(labels, [(0, 0), (0, 1), (1, 0)]);
     assert_eq!(encoder.label_tokens(), [vec![32, 121], vec![32, 110], vec![32, AB]]);
-    let rows = encoder.scoring_rows(&data(&[("b", None)])).unwrap();
+    let rows = scoring_rows(&encoder, &data(&[("b", None)])).unwrap();
     let tokens: Vec<_> = rows[0].iter().map(|row| row.tokens.clone()).collect();
     // answers are tokenized on their own
     assert_eq!(tokens, [text("b y"), [text("b "), ids(&[AB])].concat(), text("b n")]);
@@ -157,7 +165,7 @@ fn rows_that_do_not_fit_are_named_with_all_lengths() {
          shorten the text or the soft prompt"
     );
     assert_eq!(error.exit_code(), 2);
-    assert_eq!(encoder.scoring_rows(&rows).unwrap_err().to_string(), error.to_string());
+    assert_eq!(scoring_rows(&encoder, &rows).unwrap_err().to_string(), error.to_string());
 }
 
 #[test]
@@ -237,7 +245,7 @@ fn a_mask_becomes_as_many_as_the_answer_has_tokens() {
     for template in ["{soft:1}{x}:{mask}.{soft:1}", "{soft:1}{x}:{label}.{soft:1}"] {
         let task = task(template);
         let encoder = TaskEncoder::new(&task, &MASKING, MASKED).unwrap();
-        let rows = encoder.scoring_rows(&data(&[("q", None)])).unwrap().remove(0);
+        let rows = scoring_rows(&encoder, &data(&[("q", None)])).unwrap().remove(0);
         let row =
             [soft(0..1), ids(&[BOS]), text("q:"), ids(&[MASK, MASK]), text("."), soft(1..2), ids(&[EOS])];
         assert_eq!(rows[0].tokens, row.concat());
@@ -307,7 +315,7 @@ fn a_decoder_answers_behind_its_start_token_and_ends() {
     assert_eq!(rows[0].tokens, [ids(&[3]), text(" y"), ids(&[EOS])].concat());
     assert_eq!(scored(&rows[0]), [pairs_of(0, " y"), vec![(2, EOS)]].concat());
     // one row per answer, all with the same encoder input
-    let rows = encoder.scoring_rows(&data(&[("c", None)])).unwrap();
+    let rows = scoring_rows(&encoder, &data(&[("c", None)])).unwrap();
     assert_eq!(rows[0].len(), 3);
     assert!(rows[0].iter().all(|row| row.encoder == rows[0][0].encoder));
 }
@@ -317,7 +325,7 @@ fn a_gap_of_the_text_is_filled_in_the_decoder() {
     let rows = |template: &str| {
         let task = task(template);
         let encoder = TaskEncoder::new(&task, &T5, SEQ2SEQ).unwrap();
-        encoder.scoring_rows(&data(&[("c", None)])).unwrap().remove(0)
+        scoring_rows(&encoder, &data(&[("c", None)])).unwrap().remove(0)
     };
     let row = &rows("{x} is {mask}.")[0];
     assert_eq!(row.encoder, [text("c is "), ids(&[GAP]), text("."), ids(&[EOS])].concat());
@@ -335,7 +343,8 @@ fn masks_side_by_side_are_one_gap() {
             Segment::Answer(slot) => Piece::Answer(slot),
             _ => Piece::Token(Source::Text(65)),
         };
-        let pieces: Vec<Piece> = template.render(|_| Some("A")).unwrap().into_iter().map(piece).collect();
+        let pieces: Vec<Piece> =
+            template.fill(|_| Some("A")).unwrap().segments().into_iter().map(piece).collect();
         form.row(&pieces, &[7, 8]).unwrap()
     };
     let row = pieces("{mask}{mask}A");
@@ -380,4 +389,123 @@ fn pairs_of_an_encoder_decoder() {
     let nothing = pair(Content::Ids { prompt: vec![], completion: vec![6] });
     let error = PairEncoder { n_soft: 0, ..encoder }.rows(&nothing).unwrap_err().to_string();
     assert!(error.contains("the encoder needs at least one token"), "{error}");
+}
+
+fn shown(x: &str, answer: &str) -> Demonstration {
+    Demonstration { fields: BTreeMap::from([("x".to_string(), x.to_string())]), answer: answer.into() }
+}
+
+fn with(key: &str, template: &str) -> Task {
+    let template = template.replace('\n', "\\n");
+    Task::parse(&format!(
+        "{key}\nname = \"t\"\ntemplate = \"{template}\"\n[labels]\nyes = \" y\"\nno = \" n\""
+    ))
+    .unwrap()
+}
+
+const PLAIN: Bytes = Bytes { bos: false, eos: false, mask: false };
+const LONG: Reader = Reader { n_positions: 100, ..READER };
+
+#[test]
+fn demonstrations_are_the_template_with_its_answer() {
+    let task = with("instruction = \"Say.\"", "{soft:2}<{x}>{soft:y}:{label}");
+    let tokenizer = Bytes { bos: true, ..Bytes::default() };
+    let encoder = TaskEncoder::new(&task, &tokenizer, LONG).unwrap();
+    let example = &data(&[("c{label}", None)]).rows[0];
+    let demonstrations = [shown("{x}", " y"), shown("b", " n")];
+    let rows = encoder.candidate_rows(example, &demonstrations).unwrap();
+    // what leads the template stands once; what is within it comes with every demonstration; text is one string
+    let front = [
+        soft(0..2),
+        ids(&[BOS]),
+        text("Say.\n\n<{x}>"),
+        soft(2..3),
+        text(": y\n\n<b>"),
+        soft(2..3),
+        text(": n\n\n<c{label}>"),
+        soft(2..3),
+        text(":"),
+    ]
+    .concat();
+    assert_eq!(rows[0].tokens, [front.clone(), text(" y")].concat());
+    assert_eq!(rows[1].tokens, [front.clone(), text(" n")].concat());
+    assert_eq!(scored(&rows[0]), pairs_of(front.len() - 1, " y"));
+
+    let separated = with("separator = \"a\"", "b{x}:{label}");
+    let encoder = TaskEncoder::new(&separated, &PLAIN, LONG).unwrap();
+    let row = &encoder.candidate_rows(example, &[shown("1", " y")]).unwrap()[1];
+    // tokenized as the whole string is: the separator and what follows it merge
+    assert_eq!(row.tokens, [text("b1: y"), ids(&[AB]), text("c{label}: n")].concat());
+    let lacking = Demonstration { fields: BTreeMap::new(), answer: " y".into() };
+    let error = encoder.candidate_rows(example, &[lacking]).unwrap_err();
+    assert_eq!(error, "a demonstration has no field `x`");
+}
+
+#[test]
+fn demonstrations_of_families_that_fill_gaps() {
+    let task = task("{x} is {mask}.");
+    let example = &data(&[("c", None)]).rows[0];
+    let demonstrations = [shown("1", "ok")];
+    let encoder = TaskEncoder::new(&task, &MASKING, Reader { n_positions: 100, ..MASKED }).unwrap();
+    let row = &encoder.candidate_rows(example, &demonstrations).unwrap()[2];
+    let whole = [ids(&[BOS]), text("1 is ok.\n\nc is "), ids(&[MASK, MASK]), text("."), ids(&[EOS])];
+    assert_eq!(row.tokens, whole.concat());
+    let encoder = TaskEncoder::new(&task, &T5, Reader { n_positions: 100, ..SEQ2SEQ }).unwrap();
+    let row = &encoder.candidate_rows(example, &demonstrations).unwrap()[2];
+    assert_eq!(row.encoder, [text("1 is ok.\n\nc is "), ids(&[GAP]), text("."), ids(&[EOS])].concat());
+}
+
+#[test]
+fn what_may_be_shortened_gives_way_and_nothing_else() {
+    let task = with("", "{soft:3}<{x|shorten}>:{label}");
+    let encoder = TaskEncoder::new(&task, &PLAIN, READER).unwrap();
+    let long = data(&[("one two three four five six", Some(0)), ("short", Some(1))]);
+    let rows = encoder.training_rows(&long).unwrap();
+    // 30 positions: 3 soft, 2 of the answer, 3 of the template, 22 of the text, of which a word would not be whole
+    assert_eq!(rows[0].tokens, [soft(0..3), text("<one two three four>: y")].concat());
+    assert_eq!(rows[1].tokens, [soft(0..3), text("<short>: n")].concat());
+    let example = &long.rows[0];
+    let demonstrations = [shown("1", " y")];
+    assert!(!encoder.fits(example, &[]).unwrap() && encoder.fits(&long.rows[1], &[]).unwrap());
+    assert!(encoder.fits(&long.rows[1], &demonstrations).unwrap());
+    assert!(!encoder.fits(&long.rows[1], &[shown("12345678901", " y")]).unwrap());
+    // nothing is left of the text, and the rest is still too long
+    let error = encoder.candidate_rows(example, &[shown("1234567890123456789", " y")]).unwrap_err();
+    assert!(error.contains("but the context window"), "{error}");
+}
+
+const FREE: &str =
+    "name = \"t\"\ntemplate = \"{x}:{label}\"\n[answer]\nfield = \"y\"\nbegin = \" \"\nmax_new_tokens = 9";
+
+#[test]
+fn answers_that_are_texts() {
+    let task = Task::parse(FREE).unwrap();
+    let encoder = TaskEncoder::new(&task, &PLAIN, READER).unwrap();
+    let mut examples = data(&[("c", None), ("d", None)]);
+    examples.rows[0].answer = Some("ok".into());
+    let example = &examples.rows[0];
+    assert_eq!(encoder.open_row(example, &[]).unwrap(), text("c:"));
+    let demonstration = Demonstration::of(example, &task).unwrap();
+    assert_eq!(encoder.open_row(&examples.rows[1], &[demonstration]).unwrap(), text("c: ok\n\nd:"));
+    // room for the whole answer is kept
+    let long = &data(&[("123456789012345678901", None)]).rows[0];
+    let error = encoder.open_row(long, &[]).unwrap_err();
+    assert!(error.contains("22 text + 9 answer tokens = 31"), "{error}");
+    let error = encoder.training_rows(&examples).unwrap_err().to_string();
+    assert_eq!(error, "d.jsonl:2: it has no answer");
+    // training teaches the end as well
+    examples.rows.pop();
+    let row = encoder.training_rows(&examples).unwrap().remove(0);
+    assert_eq!((row.tokens.clone(), scored(&row)), (text("c: ok\n"), pairs_of(1, " ok\n")));
+    let t5 = TaskEncoder::new(&task, &T5, SEQ2SEQ).unwrap();
+    let row = t5.training_rows(&examples).unwrap().remove(0);
+    assert_eq!(row.tokens, [ids(&[3]), text(" ok"), ids(&[EOS])].concat());
+    assert_eq!(t5.open_row(&examples.rows[0], &[]).unwrap(), [text("c:"), ids(&[EOS])].concat());
+
+    let error = |template: &str, tokenizer, reader| {
+        let task = Task::parse(&FREE.replace("{x}:{label}", template)).unwrap();
+        TaskEncoder::new(&task, tokenizer, reader).err().expect("refused").to_string()
+    };
+    assert!(error("{x}{mask}", &MASKING, MASKED).contains("only fills masks"));
+    assert!(error("{x}{mask}", &T5, SEQ2SEQ).contains("not for `{mask}`"));
 }

@@ -1,4 +1,4 @@
-//! How good generated texts are: exact match, token F1, BLEU, chrF and ROUGE-L over a set of texts and their references.
+//! How good generated texts are: exact match, token and entity F1, BLEU, chrF and ROUGE-L over a set of texts and their references.
 //!
 //! Each is what its reference implementation computes: SQuAD's script, sacrebleu (signature `nrefs:1|case:mixed|eff:no|
 //! tok:13a|smooth:exp` and `chrF2`), and `rouge_score`. All are from 0 to 1, so BLEU and chrF are sacrebleu's divided by
@@ -7,11 +7,13 @@
 mod answer;
 mod bleu;
 mod chrf;
+mod entities;
 mod rouge;
 
 pub use answer::{exact_match, token_f1};
 pub use bleu::bleu;
 pub use chrf::chrf;
+pub use entities::entity_f1;
 pub use rouge::rouge_l;
 
 use std::collections::HashMap;

@@ -4,12 +4,12 @@ use sha2::{Digest, Sha256};
 
 use super::TrainArgs;
 use crate::adapter::{Adapter, AdapterConfig, BaseModel, Provenance};
-use crate::cli::session::{Session, check_prompt_length, questions, task_for_prompt};
+use crate::cli::session::{Session, check_prompt_length, task_for_prompt};
 use crate::cli::{self, Precision};
 use crate::data::{self, Labels};
 use crate::encode::TaskEncoder;
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Question};
+use crate::evaluate::{self, Exam};
 use crate::init::{Init, InitContext};
 use crate::prompt_encoder::{Method, PromptEncoder};
 use crate::rng::Rng;
@@ -37,7 +37,7 @@ pub(super) struct Inputs {
 
 /// What the dev evaluation computes.
 enum Dev {
-    Questions(Vec<Question>, Vec<String>),
+    Task(Exam),
     Rows(Vec<Row>),
 }
 
@@ -82,19 +82,13 @@ impl Inputs {
         }
         let mut examples = data::read_examples(&args.train, &task, Labels::Required)?;
         if args.shuffle_labels {
-            let mut labels: Vec<Option<usize>> = examples.rows.iter().map(|e| e.label).collect();
-            Rng::new(args.seed).fork(LABELS_STREAM).shuffle(&mut labels);
-            examples.rows.iter_mut().zip(labels).for_each(|(e, label)| e.label = label);
+            let mut right: Vec<_> = examples.rows.iter().map(|e| (e.label, e.answer.clone())).collect();
+            Rng::new(args.seed).fork(LABELS_STREAM).shuffle(&mut right);
+            examples.rows.iter_mut().zip(right).for_each(|(e, right)| (e.label, e.answer) = right);
         }
         let rows = encoder.training_rows(&examples)?;
-        let labels = task.labels.iter().map(|l| l.name.clone()).collect();
-        let dev = match &args.dev {
-            Some(path) => {
-                let examples = data::read_examples(path, &task, Labels::Required)?;
-                Some(Dev::Questions(questions(&encoder, &examples)?, labels))
-            }
-            None => None,
-        };
+        let exam = |path| Exam::new(&encoder, &data::read_examples(path, &task, Labels::Required)?, |_| &[]);
+        let dev = args.dev.as_deref().map(exam).transpose()?.map(Dev::Task);
         drop(encoder);
         Ok(Inputs { session, task: Some(task), n_soft, rows, init, dev, start: Vec::new() })
     }
@@ -196,12 +190,12 @@ impl Inputs {
         match &self.dev {
             None => hash.update("no dev"),
             Some(Dev::Rows(rows)) => rows.iter().for_each(|row| hash_row(&mut hash, row)),
-            Some(Dev::Questions(questions, labels)) => {
-                labels.iter().for_each(|label| hash.update(label));
-                for question in questions {
-                    hash.update(question.gold.map_or(u64::MAX, |gold| gold as u64).to_le_bytes());
-                    question.candidates.iter().for_each(|c| hash_row(&mut hash, &c.row));
+            Some(Dev::Task(exam)) => {
+                if let Some(task) = &self.task {
+                    task.labels().iter().for_each(|label| hash.update(&label.name));
+                    hash.update(format!("{:?}", task.scoring));
                 }
+                hash_exam(&mut hash, exam);
             }
         }
         format!("{:x}", hash.finalize())
@@ -253,30 +247,26 @@ impl Inputs {
     pub(super) fn evaluation(&self, args: &TrainArgs) -> Option<Box<Evaluate<'_>>> {
         let batch = args.batch;
         match self.dev.as_ref()? {
-            Dev::Questions(questions, labels) => Some(Box::new(move |step, prompt| {
-                self.evaluate_questions(step, prompt, questions, labels, batch)
-            })),
+            Dev::Task(exam) => {
+                let task = self.task.as_ref()?;
+                Some(Box::new(move |step, prompt| self.examine(step, prompt, (task, exam), batch)))
+            }
             Dev::Rows(rows) => {
                 Some(Box::new(move |step, prompt| self.evaluate_rows(step, prompt, rows, batch)))
             }
         }
     }
 
-    fn evaluate_questions(
+    fn examine(
         &self,
         step: u64,
         prompt: &SoftPrompt,
-        questions: &[Question],
-        labels: &[String],
+        (task, exam): (&Task, &Exam),
         batch: usize,
     ) -> Result<DevReport> {
-        let answers = evaluate::answer(&self.session.model, Some(prompt), questions, batch, |_| ());
-        let metrics = evaluate::metrics(labels, questions, &answers);
+        let answered = exam.answered(task, self.session.examinee(Some(prompt), batch), |_| ())?;
+        let metrics = exam.metrics(task, &answered);
         let metrics = metrics.ok_or_else(|| Error::Input("--dev has no labelled rows".into()))?;
-        let metrics = match serde_json::to_value(metrics) {
-            Ok(serde_json::Value::Object(map)) => map,
-            _ => serde_json::Map::new(),
-        };
         let score =
             metrics.get(self.metric_name()).and_then(serde_json::Value::as_f64).unwrap_or(f64::NEG_INFINITY);
         Ok(DevReport { step, score, metrics })
@@ -307,18 +297,37 @@ fn default_init(args: &TrainArgs, family: Family) -> Init {
     }
 }
 
+fn hash_exam(hash: &mut Sha256, exam: &Exam) {
+    match exam {
+        Exam::Labels(questions) => {
+            for question in questions {
+                hash.update(question.gold.map_or(u64::MAX, |gold| gold as u64).to_le_bytes());
+                question.candidates.iter().for_each(|c| hash_row(hash, &c.row));
+            }
+        }
+        Exam::Texts(questions) => {
+            for question in questions {
+                hash.update(question.gold.as_deref().unwrap_or("\0"));
+                question.row.iter().for_each(|source| hash_source(hash, *source));
+            }
+        }
+    }
+}
+
 fn hash_row(hash: &mut Sha256, row: &Row) {
     hash.update((row.encoder.len() as u64).to_le_bytes());
-    for source in row.sources() {
-        let (kind, id) = match source {
-            Source::Text(id) => (0u8, id),
-            Source::Soft(k) => (1, k),
-        };
-        hash.update([kind]);
-        hash.update(id.to_le_bytes());
-    }
+    row.sources().for_each(|source| hash_source(hash, source));
     for scored in &row.scored {
         hash.update((scored.at as u64).to_le_bytes());
         hash.update(scored.token.to_le_bytes());
     }
+}
+
+fn hash_source(hash: &mut Sha256, source: Source) {
+    let (kind, id) = match source {
+        Source::Text(id) => (0u8, id),
+        Source::Soft(k) => (1, k),
+    };
+    hash.update([kind]);
+    hash.update(id.to_le_bytes());
 }

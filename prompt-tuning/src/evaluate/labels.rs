@@ -1,20 +1,31 @@
 //! Choosing between labels: every answer string of every label is scored whole, in the same text.
 //!
 //! The candidates of an example are children of one node of the prefix forest, so the text is computed once for all
-//! of them, and the soft prompt once for the whole batch.
-//!
-//! ```text
-//! log p(answer) = Σ log p(token | text, tokens before)          over the tokens of the answer string
-//!               = Σ log p(token | text with masks)              for a masked model
-//! log p(label)  = log Σ p(answer)                               over the answer strings of the label
-//! ```
+//! of them; the soft prompt, the instruction and the demonstrations that questions have in common are computed once for
+//! the whole batch, and so are the inputs without content that calibration needs. What the numbers then mean is said in
+//! [`crate::verbalizer`].
 
 use autograd::Tape;
 use kernels::threads::on_pool;
 use model::{LanguageModel, PackedBatch, Row};
 use serde::Serialize;
 
+use super::Examinee;
+use crate::data::Example;
+use crate::encode::{Demonstration, TaskEncoder};
 use crate::soft_prompt::SoftPrompt;
+use crate::verbalizer::{Answer, Form, Scoring};
+
+/// A text, and what could stand after it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// Index of the right label, where it is known.
+    pub gold: Option<usize>,
+    /// All answers of all labels.
+    pub candidates: Vec<Candidate>,
+    /// The answers after each input without content, in the order of `candidates`; empty where no calibration needs them.
+    pub content_free: Vec<Vec<Row>>,
+}
 
 /// One answer string after a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,43 +36,48 @@ pub struct Candidate {
     pub row: Row,
 }
 
-/// A text, and what could stand after it.
+/// What the model says to a question.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Question {
-    /// Index of the right label, where it is known.
-    pub gold: Option<usize>,
-    /// All answers of all labels.
-    pub candidates: Vec<Candidate>,
-}
-
-/// `log p` of each label.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// By index of the label.
+pub struct Scores {
+    /// `log p` of each candidate, the sum over its tokens.
     pub log_probs: Vec<f64>,
+    /// The same after each input without content.
+    pub content_free: Vec<Vec<f64>>,
 }
 
-impl Answer {
-    /// The likeliest label; the first of equals.
-    pub fn best(&self) -> usize {
-        let better = |best: usize, i: usize| if self.log_probs[i] > self.log_probs[best] { i } else { best };
-        (0..self.log_probs.len()).fold(0, better)
+impl Question {
+    /// The question that an example asks after `demonstrations`. The inputs without content are there if the scoring is
+    /// `calibrated`.
+    ///
+    /// # Errors
+    /// As [`TaskEncoder::candidate_rows`].
+    pub fn new(
+        encoder: &TaskEncoder,
+        example: &Example,
+        demonstrations: &[Demonstration],
+        calibrated: bool,
+    ) -> Result<Question, String> {
+        let rows = encoder.candidate_rows(example, demonstrations)?;
+        let candidates = encoder.candidates().iter().zip(rows);
+        let candidates = candidates.map(|(c, row)| Candidate { label: c.label, row }).collect();
+        let free = |content: &String| {
+            let fields = example.fields.keys().map(|name| (name.clone(), content.clone())).collect();
+            encoder.candidate_rows(&Example { fields, ..example.clone() }, demonstrations)
+        };
+        let inputs: &[String] = if calibrated { &encoder.task().scoring.content_free } else { &[] };
+        let content_free = inputs.iter().map(free).collect::<Result<_, _>>()?;
+        Ok(Question { gold: example.label, candidates, content_free })
     }
 
-    /// Probabilities among the labels alone: they sum to one.
-    pub fn probabilities(&self) -> Vec<f64> {
-        let total = log_sum_exp(self.log_probs.iter().copied());
-        self.log_probs.iter().map(|lp| (lp - total).exp()).collect()
+    /// The answer that these scores mean.
+    pub fn answer(&self, scoring: &Scoring, scores: &Scores) -> Answer {
+        let form = |c: &Candidate| Form { label: c.label, n_tokens: c.row.scored.len() };
+        let forms: Vec<Form> = self.candidates.iter().map(form).collect();
+        scoring.answer(&forms, &scores.log_probs, &scores.content_free)
     }
-}
 
-/// `log Σ exp(x)`; NaN when one of them is, so that a damaged model does not pass for a bad one.
-fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
-    let max = x.clone().fold(f64::NEG_INFINITY, f64::max);
-    if max == f64::NEG_INFINITY {
-        x.fold(max, |a, b| a + b)
-    } else {
-        max + x.map(|x| (x - max).exp()).sum::<f64>().ln()
+    fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.candidates.iter().map(|c| &c.row).chain(self.content_free.iter().flatten())
     }
 }
 
@@ -74,33 +90,34 @@ pub fn token_log_probs(model: &LanguageModel, prompt: Option<&SoftPrompt>, rows:
     batch.row_targets.iter().map(of_row).collect()
 }
 
-/// Answers the questions, `batch` at a time; `progress` is told how many are done.
-pub fn answer(
-    model: &LanguageModel,
-    prompt: Option<&SoftPrompt>,
-    questions: &[Question],
-    batch: usize,
-    mut progress: impl FnMut(usize),
-) -> Vec<Answer> {
-    let mut answers = Vec::with_capacity(questions.len());
+/// What the model says to the questions, `examinee.batch` at a time; `progress` is told how many are done.
+pub fn scores(questions: &[Question], examinee: Examinee, mut progress: impl FnMut(usize)) -> Vec<Scores> {
+    let Examinee { model, prompt, batch, .. } = examinee;
+    let mut all = Vec::with_capacity(questions.len());
     for part in questions.chunks(batch.max(1)) {
-        let rows: Vec<Row> = part.iter().flat_map(|q| q.candidates.iter().map(|c| c.row.clone())).collect();
-        let mut log_probs = token_log_probs(model, prompt, &rows).into_iter();
+        let rows: Vec<Row> = part.iter().flat_map(Question::rows).cloned().collect();
+        let sum = |lp: Vec<f32>| lp.into_iter().map(f64::from).sum::<f64>();
+        let mut sums = token_log_probs(model, prompt, &rows).into_iter().map(sum);
         for question in part {
-            let of_candidates: Vec<(usize, f64)> = question
-                .candidates
-                .iter()
-                .zip(log_probs.by_ref())
-                .map(|(c, lp)| (c.label, lp.iter().map(|&lp| f64::from(lp)).sum()))
-                .collect();
-            let n_labels = question.candidates.iter().map(|c| c.label + 1).max().unwrap_or(0);
-            let of_label =
-                |label| log_sum_exp(of_candidates.iter().filter(move |c| c.0 == label).map(|c| c.1));
-            answers.push(Answer { log_probs: (0..n_labels).map(of_label).collect() });
+            let mut take = |n: usize| sums.by_ref().take(n).collect::<Vec<f64>>();
+            let log_probs = take(question.candidates.len());
+            let content_free = question.content_free.iter().map(|rows| take(rows.len())).collect();
+            all.push(Scores { log_probs, content_free });
         }
-        progress(answers.len());
+        progress(all.len());
     }
-    answers
+    all
+}
+
+/// Answers the questions; `progress` is told how many are done.
+pub fn answer(
+    scoring: &Scoring,
+    questions: &[Question],
+    examinee: Examinee,
+    progress: impl FnMut(usize),
+) -> Vec<Answer> {
+    let scores = scores(questions, examinee, progress);
+    questions.iter().zip(&scores).map(|(question, scores)| question.answer(scoring, scores)).collect()
 }
 
 /// How good a list of answers is.
@@ -154,7 +171,7 @@ pub fn metrics(labels: &[String], questions: &[Question], answers: &[Answer]) ->
 }
 
 /// The Wilson score interval of `k` of `n` at 95 %.
-fn wilson(k: usize, n: usize) -> [f64; 2] {
+pub(super) fn wilson(k: usize, n: usize) -> [f64; 2] {
     const Z: f64 = 1.959_963_984_540_054;
     let (n, p) = (n as f64, k as f64 / n as f64);
     let centre = p + Z * Z / (2.0 * n);
@@ -167,14 +184,14 @@ mod tests {
     use super::*;
 
     fn question(gold: usize) -> Question {
-        Question { gold: Some(gold), candidates: Vec::new() }
+        Question { gold: Some(gold), candidates: Vec::new(), content_free: Vec::new() }
     }
 
     #[test]
     fn metrics_of_a_hand_made_case() {
         let labels = ["a".to_string(), "b".to_string()];
-        let questions =
-            [question(0), question(0), question(1), question(1), Question { gold: None, candidates: vec![] }];
+        let unknown = Question { gold: None, ..question(0) };
+        let questions = [question(0), question(0), question(1), question(1), unknown];
         let answer = |p: f64| Answer { log_probs: vec![p.ln(), (1.0 - p).ln()] };
         let answers = [answer(0.9), answer(0.2), answer(0.4), answer(0.1), answer(0.5)];
         let m = metrics(&labels, &questions, &answers).expect("labelled examples");
@@ -185,14 +202,5 @@ mod tests {
         let loss = -(0.9f64.ln() + 0.2f64.ln() + 0.6f64.ln() + 0.9f64.ln()) / 4.0;
         assert!((m.loss - loss).abs() < 1e-12);
         assert!(m.accuracy_ci95[0] > 0.30 && m.accuracy_ci95[1] < 0.96);
-    }
-
-    #[test]
-    fn probabilities_sum_to_one_for_tiny_numbers() {
-        let p = Answer { log_probs: vec![-1000.0, -1001.0] }.probabilities();
-        assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12 && p[0] > p[1]);
-        assert!(
-            log_sum_exp([f64::NAN].into_iter()).is_nan() && log_sum_exp([0.0, f64::NAN].into_iter()).is_nan()
-        );
     }
 }
