@@ -25,6 +25,7 @@ pub mod npy;
 pub mod plot;
 pub mod prompt_encoder;
 pub mod rng;
+pub mod shots;
 pub mod soft_prompt;
 pub mod task;
 pub mod template;
