@@ -19,6 +19,7 @@ pub mod evaluate;
 pub mod fill_mask;
 pub mod hub;
 pub mod init;
+pub mod label_words;
 pub mod metrics;
 pub mod nearest;
 pub mod npy;
