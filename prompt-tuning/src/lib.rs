@@ -16,6 +16,7 @@ pub mod data;
 pub mod encode;
 pub mod error;
 pub mod evaluate;
+pub mod few_shot;
 pub mod fill_mask;
 pub mod hub;
 pub mod init;

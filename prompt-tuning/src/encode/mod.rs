@@ -261,6 +261,29 @@ impl<'a> TaskEncoder<'a> {
         Ok(given.collect())
     }
 
+    /// What stands before the first field after these demonstrations: what the model goes on from to write an example of
+    /// its own. White space at its end is left out, for words begin with theirs.
+    ///
+    /// # Errors
+    /// A field that a demonstration does not have; demonstrations that do not fit.
+    pub fn opening(&self, demonstrations: &[Demonstration]) -> Result<Vec<Source>, String> {
+        const MARK: &str = "\u{e000}";
+        let marked =
+            self.task.template.fill(|_| Some(MARK)).map_err(|name| format!("there is no field `{name}`"))?;
+        let mut segments = context::segments(self.task, self.chat.as_ref(), demonstrations, &marked)?;
+        let first = segments.iter().position(|s| matches!(s, Segment::Text(text) if text.contains(MARK)));
+        segments.truncate(first.map_or(0, |first| first + 1));
+        if let Some(Segment::Text(text)) = segments.last_mut() {
+            let at = text.find(MARK).unwrap_or(0);
+            text.truncate(text[..at].trim_end().len());
+        }
+        let tokens = self.tokens(segments)?.into_iter().filter_map(|piece| match piece {
+            Piece::Token(source) => Some(source),
+            Piece::Answer(_) => None,
+        });
+        Ok(tokens.collect())
+    }
+
     /// Whether an example fits the context window after these demonstrations, with its longest answer and no field
     /// shortened.
     ///
@@ -323,8 +346,18 @@ impl<'a> TaskEncoder<'a> {
     }
 
     fn pieces(&self, example: &Filled, demonstrations: &[Demonstration]) -> Result<Vec<Piece>, String> {
-        let segments = context::segments(self.task, self.chat.as_ref(), demonstrations, example)?;
-        let [before, after] = &self.around;
+        let mut pieces =
+            self.tokens(context::segments(self.task, self.chat.as_ref(), demonstrations, example)?)?;
+        if self.reader.family != Family::Causal {
+            let [_, after] = &self.around;
+            pieces.extend(after.iter().map(|&id| Piece::Token(Source::Text(id))));
+        }
+        Ok(pieces)
+    }
+
+    /// The tokens of a text from its beginning on, without what ends it.
+    fn tokens(&self, segments: Vec<Segment>) -> Result<Vec<Piece>, String> {
+        let [before, _] = &self.around;
         let mut pieces: Vec<Piece> = Vec::new();
         let text = |ids: &[u32]| ids.iter().map(|&id| Piece::Token(Source::Text(id))).collect::<Vec<_>>();
         // a chat template writes the beginning of its text itself
@@ -347,9 +380,6 @@ impl<'a> TaskEncoder<'a> {
                 Segment::Answer(slot) => pieces.push(Piece::Answer(slot)),
                 Segment::Soft(_) => {}
             }
-        }
-        if self.reader.family != Family::Causal {
-            pieces.extend(text(after));
         }
         Ok(pieces)
     }
