@@ -26,6 +26,7 @@ pub mod plot;
 pub mod prompt_encoder;
 pub mod rng;
 pub mod soft_prompt;
+pub mod study;
 pub mod task;
 pub mod template;
 pub mod train;
