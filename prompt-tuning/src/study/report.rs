@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::plots::{Figure, figures};
+use super::statistics::Estimate;
+use super::summary::Comparison;
 use super::{Study, Summary};
 use crate::atomic;
 use crate::error::Result;
@@ -24,11 +26,11 @@ pub fn html(study: &Study, summary: &Summary) -> String {
     let title = format!("Zero- and few-shot study: {} with {}", escaped(&study.task), escaped(&study.model));
     let sections = [
         findings(summary),
+        what_was_run(study),
         conditions(summary),
         figures(study, summary).iter().map(figure).collect(),
         confusion(study, summary),
         comparisons(summary),
-        what_was_run(study),
     ];
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
@@ -68,8 +70,19 @@ fn lead(study: &Study) -> String {
 }
 
 fn findings(summary: &Summary) -> String {
-    let items: String = summary.findings.iter().map(|text| format!("<li>{}</li>\n", escaped(text))).collect();
+    let items: String =
+        summary.findings.iter().map(|text| format!("<li>{}</li>\n", with_code(text))).collect();
     format!("<section>\n<h2>Findings</h2>\n<ul>\n{items}</ul>\n</section>\n")
+}
+
+/// Escaped, and what stands between backticks as code.
+fn with_code(text: &str) -> String {
+    let parts: Vec<String> = text.split('`').map(escaped).collect();
+    if parts.len().is_multiple_of(2) {
+        return parts.join("`");
+    }
+    let part = |(i, part)| if i % 2 == 0 { part } else { format!("<code>{part}</code>") };
+    parts.into_iter().enumerate().map(part).collect()
 }
 
 fn conditions(summary: &Summary) -> String {
@@ -125,16 +138,19 @@ fn confusion(study: &Study, summary: &Summary) -> String {
     let counts = confusions(study, summary);
     let heads: String = study.labels.iter().map(|label| format!("<th>{}</th>", escaped(label))).collect();
     let mut rows = String::new();
-    for (label, counts) in study.labels.iter().zip(&counts) {
+    for (label, counts) in counts.iter().enumerate() {
         let total: usize = counts.iter().sum();
         let cell = |&count: &usize| {
             let share = if total == 0 { 0.0 } else { 100.0 * count as f64 / total as f64 };
             format!("<td class=\"cell\" style=\"--share:{share:.0}%\"><span>{share:.1}</span></td>")
         };
         let cells: String = counts.iter().map(cell).collect();
-        let of_label = study.gold.iter().filter(|&&gold| study.labels[gold] == *label).count();
-        let _ =
-            writeln!(rows, "<tr><td class=\"name\">{}</td><td>{of_label}</td>{cells}</tr>", escaped(label));
+        let of_label = study.gold.iter().filter(|&&gold| gold == label).count();
+        let _ = writeln!(
+            rows,
+            "<tr><td class=\"name\">{}</td><td>{of_label}</td>{cells}</tr>",
+            escaped(&study.labels[label])
+        );
     }
     format!(
         "{heading}<p class=\"note\">Rows: the right label, and how many rows have it. Columns: what was predicted, in percent \
@@ -160,14 +176,30 @@ fn comparisons(summary: &Summary) -> String {
     if summary.comparisons.is_empty() {
         return String::new();
     }
-    let sentence = |c| format!("<li>{}</li>\n", escaped(&summary.sentence(c)));
-    let items: String = summary.comparisons.iter().map(sentence).collect();
+    let rows: String = summary.comparisons.iter().map(|c| comparison(summary, c)).collect();
     format!(
-        "<section>\n<h2>All comparisons</h2>\n<p class=\"note\">Difference of mean accuracy with the interval of a paired \
-         bootstrap over rows and seeds (1000 draws). With few seeds it is somewhat too narrow; where a side has one seed it \
-         says nothing about others. Where each side is one run, McNemar’s exact test decides. Of {} comparisons one in \
-         twenty is expected to look like more than noise by chance.</p>\n<ul>\n{items}</ul>\n</section>\n",
+        "<section>\n<h2>All comparisons</h2>\n<p class=\"note\">Difference of mean accuracy in percentage points, with the \
+         95 % interval of a paired bootstrap over rows and seeds (1000 draws). With few seeds it is somewhat too narrow; \
+         where a side has one seed it says nothing about others. Where each side is one run, McNemar’s exact test decides. \
+         Of {} comparisons one in twenty is expected to look like more than noise by chance.</p>\n\
+         <div class=\"scroll\"><table>\n<thead><tr><th class=\"name\">this</th><th class=\"name\">against</th>\
+         <th>difference</th><th>interval</th><th>McNemar p</th><th></th><th class=\"name\">both with</th></tr></thead>\n\
+         <tbody>\n{rows}</tbody>\n</table></div>\n</section>\n",
         summary.comparisons.len(),
+    )
+}
+
+fn comparison(summary: &Summary, comparison: &Comparison) -> String {
+    let name = |name: String| format!("<td class=\"name\">{}</td>", escaped(&name));
+    let [this, against, both] = summary.names(comparison).map(name);
+    let Estimate { value, low, high } = comparison.difference;
+    let p = comparison.mcnemar.map_or_else(|| "-".into(), |p| format!("{p:.3}"));
+    let noise = if comparison.is_noise() { "within noise" } else { "" };
+    format!(
+        "<tr>{this}{against}<td>{:+.1}</td><td>{:.1} to {:.1}</td><td>{p}</td><td>{noise}</td>{both}</tr>\n",
+        100.0 * value,
+        100.0 * low,
+        100.0 * high
     )
 }
 
@@ -203,11 +235,14 @@ fn what_was_run(study: &Study) -> String {
 
 fn thousands(n: u64) -> String {
     let digits = n.to_string();
-    let groups: Vec<&str> = (0..digits.len())
-        .filter(|i| (digits.len() - i) % 3 == 0 || *i == 0)
-        .map(|i| &digits[i..digits.len().min(i + if i == 0 { (digits.len() + 2) % 3 + 1 } else { 3 })])
-        .collect();
-    groups.join(" ")
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 fn duration(seconds: f64) -> String {

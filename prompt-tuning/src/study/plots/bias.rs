@@ -10,7 +10,7 @@ pub(super) fn figure(view: &View) -> Option<Figure> {
     let groups: Vec<&Group> = view.members().filter(|group| group.recency_bias.is_some()).collect();
     let panels = drawing(&groups).map(|svg| (String::new(), svg)).into_iter().collect();
     let caption = format!(
-        "How much oftener a label is predicted than it is right when it is that of the last demonstration (recency) or \
+        "How much more often a label is predicted than it is right when it is that of the last demonstration (recency) or \
          the commonest among the demonstrations (majority; only where one is strictly the commonest). Thin lines: 95 % \
          interval ({}).",
         view.family.name()

@@ -133,6 +133,15 @@ fn calibration_name(name: &str) -> String {
     if name == "none" { "uncalibrated".into() } else { name.into() }
 }
 
+/// `4 demonstrations`, as a heading.
+fn demonstrations(shots: usize) -> String {
+    match shots {
+        0 => "zero-shot".into(),
+        1 => "1 demonstration".into(),
+        _ => format!("{shots} demonstrations"),
+    }
+}
+
 /// Marks and names of series in a line.
 fn key(svg: &mut Svg, left: f64, y: f64, names: &[(usize, String)]) {
     let mut x = left;

@@ -2,7 +2,7 @@
 
 use super::axis::{Area, Axis};
 use super::svg::Svg;
-use super::{Figure, View, calibration_name, distinct_shots, jitter, key, tip};
+use super::{Figure, View, calibration_name, demonstrations, distinct_shots, jitter, key, tip};
 use crate::study::Run;
 use crate::study::summary::Group;
 
@@ -15,7 +15,7 @@ pub(super) fn figure(view: &View) -> Option<Figure> {
     let panel = |shots: usize| {
         let of_panel: Vec<&Group> =
             groups.iter().copied().filter(|group| group.condition.shots == shots).collect();
-        Some((format!("{shots} demonstrations"), panel(view, &of_panel)?))
+        Some((demonstrations(shots), panel(view, &of_panel)?))
     };
     let panels = distinct_shots(groups.iter().copied()).into_iter().filter_map(panel).collect();
     let caption = format!(

@@ -8,18 +8,14 @@ use crate::study::summary::Group;
 const AREA: Area = Area { left: 60.0, right: 540.0, top: 16.0, bottom: 290.0 };
 
 pub(super) fn figure(view: &View) -> Option<Figure> {
+    let conditions = || view.summary.groups.iter().map(|group| &group.condition);
     let mut families: Vec<Family> = Vec::new();
-    for condition in view.summary.groups.iter().map(|group| &group.condition) {
+    for condition in conditions() {
         let family = Family::of(condition);
-        let same_template = |known: &Family| known.template == family.template;
         // zero-shot groups are in the panels of their template, and have one of their own only where there is no other
-        let has_shots = view
-            .summary
-            .groups
-            .iter()
-            .any(|g| g.condition.template == family.template && g.condition.shots > 0);
-        let is_new = !families.contains(&family) && (condition.shots > 0 || !has_shots);
-        if is_new && (condition.shots > 0 || !families.iter().any(same_template)) {
+        let is_shown =
+            condition.shots > 0 || !conditions().any(|c| c.template == condition.template && c.shots > 0);
+        if is_shown && !families.contains(&family) {
             families.push(family);
         }
     }

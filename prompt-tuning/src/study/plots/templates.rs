@@ -2,7 +2,7 @@
 
 use super::axis::{Area, Axis, spread};
 use super::svg::{Anchor, Svg};
-use super::{Figure, View, calibration_name, distinct_shots, jitter, key, tip};
+use super::{Figure, View, calibration_name, demonstrations, distinct_shots, jitter, key, tip};
 use crate::study::summary::Group;
 
 pub(super) fn figure(view: &View) -> Option<Figure> {
@@ -11,8 +11,7 @@ pub(super) fn figure(view: &View) -> Option<Figure> {
     let panel = |shots: usize| {
         let of_panel: Vec<&Group> =
             groups.iter().copied().filter(|group| group.condition.shots == shots).collect();
-        let heading = if shots == 0 { "zero-shot".into() } else { format!("{shots} demonstrations") };
-        Some((heading, panel(view, &of_panel)?))
+        Some((demonstrations(shots), panel(view, &of_panel)?))
     };
     let panels = distinct_shots(groups.iter().copied()).into_iter().filter_map(panel).collect();
     let caption = "Mark: mean over seeds and orders. Dots: single runs.";
@@ -29,7 +28,7 @@ fn panel(view: &View, groups: &[&Group]) -> Option<String> {
     let lane = 16.0;
     let row = lane * view.calibrations.len() as f64 + 14.0;
     let bottom = 30.0 + row * templates.len() as f64;
-    let area = Area { left: 150.0, right: 680.0, top: 30.0, bottom };
+    let area = Area { left: 200.0, right: 680.0, top: 30.0, bottom };
     let accuracies = groups.iter().flat_map(|group| view.runs(group)).map(|run| run.metrics.accuracy);
     let x = Axis::of_shares(accuracies, area.left, area.right)?;
     let mut svg = Svg::new(700.0, bottom + 48.0);
@@ -54,5 +53,5 @@ fn panel(view: &View, groups: &[&Group]) -> Option<String> {
 
 /// A name that fits beside the drawing.
 fn short(name: &str) -> String {
-    if name.chars().count() <= 20 { name.into() } else { name.chars().take(19).chain(['…']).collect() }
+    if name.chars().count() <= 26 { name.into() } else { name.chars().take(25).chain(['…']).collect() }
 }

@@ -71,16 +71,10 @@ fn baseline(study: &Study, summary: &Summary) -> String {
 }
 
 pub(super) fn sentence(summary: &Summary, comparison: &Comparison) -> String {
-    let [group, reference] =
-        [comparison.group, comparison.reference].map(|group| &summary.groups[group].condition);
-    let others: Vec<Factor> = summary.varying.iter().copied().filter(|&f| f != comparison.factor).collect();
-    let shared = match group.name(&others) {
-        name if name.is_empty() => name,
-        name => format!(" ({name})"),
-    };
+    let [group, reference, both] = summary.names(comparison);
+    let both = if both.is_empty() { both } else { format!(" ({both})") };
     let difference = in_points(&comparison.difference, comparison.mcnemar, comparison.is_noise());
-    let [group, reference] = [group, reference].map(|condition| condition.phrase(comparison.factor));
-    format!("{group} against {reference}{shared}: {difference}.")
+    format!("{group} against {reference}{both}: {difference}.")
 }
 
 /// The widest spread that the order alone makes.

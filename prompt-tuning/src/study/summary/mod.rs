@@ -129,6 +129,13 @@ impl Summary {
         self.groups[group].condition.name(&self.varying)
     }
 
+    /// What a comparison is about: the group by its factor, the reference by its, and what both share.
+    pub fn names(&self, comparison: &Comparison) -> [String; 3] {
+        let [group, reference] = [comparison.group, comparison.reference].map(|i| &self.groups[i].condition);
+        let others: Vec<Factor> = self.varying.iter().copied().filter(|&f| f != comparison.factor).collect();
+        [group.phrase(comparison.factor), reference.phrase(comparison.factor), group.name(&others)]
+    }
+
     /// A comparison in one sentence.
     pub fn sentence(&self, comparison: &Comparison) -> String {
         findings::sentence(self, comparison)
