@@ -47,6 +47,9 @@ pub enum Error {
     /// A token sequence does not fit the model.
     #[error("{0}")]
     Tokens(String),
+    /// The chat template cannot be used, or refuses the messages.
+    #[error("chat template: {0}")]
+    Chat(String),
     /// An option of generation is out of its range.
     #[error("{0}")]
     Option(String),

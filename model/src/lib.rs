@@ -10,6 +10,7 @@
 mod beam;
 pub mod bert;
 pub mod cache;
+mod chat;
 pub mod config;
 mod decoder;
 pub mod error;
@@ -32,6 +33,7 @@ pub mod tokenizer;
 
 pub use autograd::ops::Source;
 pub use cache::KvCache;
+pub use chat::{ChatTemplate, Message};
 pub use config::{Architecture, Config};
 pub use error::{Error, Result};
 pub use forest::Forest;

@@ -171,7 +171,7 @@ impl Tokenizer {
 }
 
 /// A token that the files beside the tokenizer name: a string, or an object with its `content`.
-fn special_token(folder: &Path, key: &str) -> Result<Option<String>> {
+pub(crate) fn special_token(folder: &Path, key: &str) -> Result<Option<String>> {
     for name in ["tokenizer_config.json", "special_tokens_map.json"] {
         let path = folder.join(name);
         if !path.is_file() {

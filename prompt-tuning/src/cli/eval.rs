@@ -68,7 +68,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
 }
 
 /// The metrics for a reader: shares in percent, scores in three digits, an interval behind what it is for.
-fn lines(metrics: &Map<String, Value>) -> Vec<String> {
+pub(super) fn lines(metrics: &Map<String, Value>) -> Vec<String> {
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let number = |name: &str, x: f64| match name {
         "loss" => format!("{x:.4}"),

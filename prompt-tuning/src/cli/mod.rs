@@ -9,6 +9,7 @@ mod inspect;
 mod predict;
 mod progress;
 mod score;
+mod search_labels;
 mod session;
 mod train;
 
@@ -39,6 +40,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Log-probabilities of given completions
     Score(score::ScoreArgs),
+    /// Find answer words for the labels of a task
+    SearchLabels(search_labels::SearchLabelsArgs),
     /// Say what stands behind the masks of a text
     FillMask(fill_mask::FillMaskArgs),
     /// Show the vocabulary tokens nearest to each soft token
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::SearchLabels(args) => search_labels::run(&args),
         Command::FillMask(args) => fill_mask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use model::{LanguageModel, Row, Tokenizer};
+use model::{ChatTemplate, LanguageModel, Row, Tokenizer};
 
 use clap::Args;
 
@@ -109,7 +109,14 @@ impl Session {
 
     /// The encoder of a task.
     pub(super) fn task_encoder<'a>(&'a self, task: &'a Task) -> Result<TaskEncoder<'a>> {
-        TaskEncoder::new(task, self.tokenizer()?, self.reader())
+        let chat = match task.chat {
+            true => Some(ChatTemplate::open(&self.folder)?.ok_or_else(|| {
+                let why = "chat = true needs a model with a chat template (tokenizer_config.json or chat_template.jinja)";
+                Error::Input(format!("task `{}`: {why}; `{}` has none", task.name, self.name))
+            })?),
+            false => None,
+        };
+        TaskEncoder::in_chat(task, self.tokenizer()?, self.reader(), chat)
     }
 
     /// Rows of a file without a task: `n_soft` soft tokens, then what the file has.

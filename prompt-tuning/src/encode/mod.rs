@@ -18,7 +18,7 @@ mod pairs;
 use std::ops::Range;
 
 use autograd::ops::Source;
-use model::{Config, Family, Row};
+use model::{ChatTemplate, Config, Family, Row};
 use rayon::prelude::*;
 
 pub use self::context::Demonstration;
@@ -27,7 +27,7 @@ pub use self::pairs::PairEncoder;
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::task::{Answers, Task};
-use crate::template::{Filled, Segment, SoftStart};
+use crate::template::{Filled, Part, Segment, SoftStart};
 
 /// What turns text into token ids.
 pub trait Encode: Sync {
@@ -115,6 +115,7 @@ pub struct TaskEncoder<'a> {
     reader: Reader,
     form: Form,
     task: &'a Task,
+    chat: Option<ChatTemplate>,
     /// What the tokenizer puts in front of a text and behind it.
     around: [Vec<u32>; 2],
     /// The virtual tokens of each soft part.
@@ -130,12 +131,29 @@ impl<'a> TaskEncoder<'a> {
     /// # Errors
     /// A template that the model's family cannot use, words or answers that this vocabulary does not have.
     pub fn new(task: &'a Task, tokenizer: &'a dyn Encode, reader: Reader) -> Result<TaskEncoder<'a>> {
+        TaskEncoder::in_chat(task, tokenizer, reader, None)
+    }
+
+    /// As [`TaskEncoder::new`], everything told as turns of a chat if there is a template for one.
+    ///
+    /// # Errors
+    /// As [`TaskEncoder::new`], and a template of the task that goes on after its answer.
+    pub fn in_chat(
+        task: &'a Task,
+        tokenizer: &'a dyn Encode,
+        reader: Reader,
+        chat: Option<ChatTemplate>,
+    ) -> Result<TaskEncoder<'a>> {
         let wrong = |why: String| Error::Input(format!("task `{}`: {why}", task.name));
         let around = around(tokenizer)?;
         let form = Form::new(reader, tokenizer, &task.template, &around[1]).map_err(wrong)?;
         form.check(&task.template).map_err(|why| wrong(format!("template: {why}")))?;
         if let Answers::Text(_) = task.answers {
             form.check_open(&task.template).map_err(wrong)?;
+        }
+        if chat.is_some() && !matches!(task.template.parts().last(), Some(Part::Answer(_))) {
+            let why = "template: something follows its answer; in a chat the answer comes at the end";
+            return Err(wrong(why.into()));
         }
         let (mut soft, mut words, mut next) = (Vec::new(), Vec::new(), 0);
         for (i, part) in task.template.soft().iter().enumerate() {
@@ -155,7 +173,7 @@ impl<'a> TaskEncoder<'a> {
             next += n;
             reader.check_soft(next as usize).map_err(wrong)?;
         }
-        let candidates = candidates(task, tokenizer, &form)?;
+        let candidates = candidates(task, tokenizer, &form, chat.is_some())?;
         for Candidate { label, answer, tokens } in &candidates {
             let check = match tokenizer.unknown() {
                 Some(unknown) if tokens.contains(&unknown) => {
@@ -166,7 +184,7 @@ impl<'a> TaskEncoder<'a> {
             let answer = &task.labels()[*label].answers[*answer];
             check.map_err(|why| wrong(format!("answer {answer:?} {why}")))?;
         }
-        Ok(TaskEncoder { tokenizer, reader, form, task, around, soft, words, candidates })
+        Ok(TaskEncoder { tokenizer, reader, form, task, chat, around, soft, words, candidates })
     }
 
     /// Virtual tokens of the template.
@@ -274,7 +292,8 @@ impl<'a> TaskEncoder<'a> {
         let answer = example.answer.as_deref().ok_or("it has no answer")?;
         let end = if self.form == Form::Causal { text.stop.first() } else { None };
         let whole = format!("{}{}", text.shown(answer), end.map_or("", String::as_str));
-        let tokens = self.form.tokens(self.tokenizer, &whole).map_err(|e| e.to_string())?;
+        let whole = if self.chat.is_some() { whole.trim_start() } else { &whole };
+        let tokens = self.form.tokens(self.tokenizer, whole).map_err(|e| e.to_string())?;
         let checked = self.form.check_answer(&self.task.template, &tokens);
         checked.map_err(|why| format!("answer {answer:?} {why}"))?;
         Ok(tokens)
@@ -304,12 +323,12 @@ impl<'a> TaskEncoder<'a> {
     }
 
     fn pieces(&self, example: &Filled, demonstrations: &[Demonstration]) -> Result<Vec<Piece>, String> {
-        let segments = context::segments(self.task, demonstrations, example)
-            .map_err(|name| format!("a demonstration has no field `{name}`"))?;
+        let segments = context::segments(self.task, self.chat.as_ref(), demonstrations, example)?;
         let [before, after] = &self.around;
         let mut pieces: Vec<Piece> = Vec::new();
         let text = |ids: &[u32]| ids.iter().map(|&id| Piece::Token(Source::Text(id))).collect::<Vec<_>>();
-        let mut beginning = Some(before);
+        // a chat template writes the beginning of its text itself
+        let mut beginning = Some(before).filter(|_| self.chat.is_none());
         for segment in segments {
             if let Segment::Soft(i) = segment {
                 pieces.extend(self.soft[i].clone().map(|k| Piece::Token(Source::Soft(k))));
@@ -397,11 +416,11 @@ fn around(tokenizer: &dyn Encode) -> Result<[Vec<u32>; 2]> {
 }
 
 /// The answers of all labels. Strings that are the same to the tokenizer (by case or spaces) are one answer of a label.
-fn candidates(task: &Task, tokenizer: &dyn Encode, form: &Form) -> Result<Vec<Candidate>> {
+fn candidates(task: &Task, tokenizer: &dyn Encode, form: &Form, in_chat: bool) -> Result<Vec<Candidate>> {
     let mut candidates: Vec<Candidate> = Vec::new();
     for (label, l) in task.labels().iter().enumerate() {
         for (answer, text) in l.answers.iter().enumerate() {
-            let tokens = form.tokens(tokenizer, text)?;
+            let tokens = form.tokens(tokenizer, if in_chat { text.trim_start() } else { text })?;
             match candidates.iter().find(|c| c.tokens == tokens) {
                 None => candidates.push(Candidate { label, answer, tokens }),
                 Some(same) if same.label == label => {}

@@ -509,3 +509,38 @@ fn answers_that_are_texts() {
     assert!(error("{x}{mask}", &MASKING, MASKED).contains("only fills masks"));
     assert!(error("{x}{mask}", &T5, SEQ2SEQ).contains("not for `{mask}`"));
 }
+
+#[test]
+fn a_chat_has_turns_for_demonstrations() {
+    let chat = ChatTemplate::new(
+        "{{ bos_token }}{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}",
+        "!",
+        "",
+    );
+    let task = with("instruction = \"Say.\"", "{soft:2}{x}{soft:y}? {label}");
+    let tokenizer = Bytes { bos: true, ..Bytes::default() };
+    let encoder = TaskEncoder::in_chat(&task, &tokenizer, LONG, Some(chat.clone())).unwrap();
+    let example = &data(&[("\u{e000}0\u{e001}{{ x }}", None)]).rows[0];
+    let row = &encoder.candidate_rows(example, &[shown("b", " n")]).unwrap()[0];
+    let front = [
+        soft(0..2),
+        text("!<s>Say.<u>b"),
+        soft(2..3),
+        text("?<a>n<u>\u{e000}0\u{e001}{{ x }}"),
+        soft(2..3),
+        text("?<a>"),
+    ]
+    .concat();
+    // nothing of the text is a mark, the answer begins without its space, and the beginning is the template's
+    assert_eq!(row.tokens, [front.clone(), text("y")].concat());
+    assert_eq!(scored(row), pairs_of(front.len() - 1, "y"));
+
+    let filled = with("", "{x} is {mask}.");
+    let masked = Reader { n_positions: 100, ..MASKED };
+    let error = TaskEncoder::in_chat(&filled, &MASKING, masked, Some(chat)).err().unwrap().to_string();
+    assert!(error.contains("something follows its answer"), "{error}");
+    let silent = ChatTemplate::new("{{ messages[0].content }}", "", "");
+    let encoder = TaskEncoder::in_chat(&task, &tokenizer, LONG, Some(silent)).unwrap();
+    let error = encoder.candidate_rows(example, &[]).unwrap_err();
+    assert!(error.contains("leaves out what the user says"), "{error}");
+}

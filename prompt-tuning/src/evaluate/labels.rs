@@ -5,6 +5,8 @@
 //! the whole batch, and so are the inputs without content that calibration needs. What the numbers then mean is said in
 //! [`crate::verbalizer`].
 
+use std::sync::Arc;
+
 use autograd::Tape;
 use kernels::threads::on_pool;
 use model::{LanguageModel, PackedBatch, Row};
@@ -24,8 +26,11 @@ pub struct Question {
     /// All answers of all labels.
     pub candidates: Vec<Candidate>,
     /// The answers after each input without content, in the order of `candidates`; empty where no calibration needs them.
-    pub content_free: Vec<Vec<Row>>,
+    pub content_free: ContentFree,
 }
+
+/// The rows of each input without content: the same for all texts after the same demonstrations.
+pub type ContentFree = Arc<Vec<Vec<Row>>>;
 
 /// One answer string after a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,9 +50,17 @@ pub struct Scores {
     pub content_free: Vec<Vec<f64>>,
 }
 
+/// How many tokens an evaluation computed, and how many it would have without sharing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Of the forests.
+    pub computed: u64,
+    /// Of all rows, each alone.
+    pub plain: u64,
+}
+
 impl Question {
-    /// The question that an example asks after `demonstrations`. The inputs without content are there if the scoring is
-    /// `calibrated`.
+    /// The question that an example asks after `demonstrations`.
     ///
     /// # Errors
     /// As [`TaskEncoder::candidate_rows`].
@@ -55,18 +68,12 @@ impl Question {
         encoder: &TaskEncoder,
         example: &Example,
         demonstrations: &[Demonstration],
-        calibrated: bool,
+        content_free: &ContentFree,
     ) -> Result<Question, String> {
         let rows = encoder.candidate_rows(example, demonstrations)?;
         let candidates = encoder.candidates().iter().zip(rows);
         let candidates = candidates.map(|(c, row)| Candidate { label: c.label, row }).collect();
-        let free = |content: &String| {
-            let fields = example.fields.keys().map(|name| (name.clone(), content.clone())).collect();
-            encoder.candidate_rows(&Example { fields, ..example.clone() }, demonstrations)
-        };
-        let inputs: &[String] = if calibrated { &encoder.task().scoring.content_free } else { &[] };
-        let content_free = inputs.iter().map(free).collect::<Result<_, _>>()?;
-        Ok(Question { gold: example.label, candidates, content_free })
+        Ok(Question { gold: example.label, candidates, content_free: content_free.clone() })
     }
 
     /// The answer that these scores mean.
@@ -81,23 +88,49 @@ impl Question {
     }
 }
 
+/// The rows that measure what the model answers to no text, after `demonstrations`.
+///
+/// # Errors
+/// As [`TaskEncoder::candidate_rows`].
+pub fn content_free(encoder: &TaskEncoder, demonstrations: &[Demonstration]) -> Result<ContentFree, String> {
+    let task = encoder.task();
+    let rows = |content: &String| {
+        let fields = task.template.fields().map(|name| (name.to_string(), content.clone())).collect();
+        let nothing = Example { line: 0, fields, label: None, answer: None };
+        encoder.candidate_rows(&nothing, demonstrations)
+    };
+    Ok(Arc::new(task.scoring.content_free.iter().map(rows).collect::<Result<_, _>>()?))
+}
+
 /// The log-probabilities of the scored tokens of each row, in order.
 pub fn token_log_probs(model: &LanguageModel, prompt: Option<&SoftPrompt>, rows: &[Row]) -> Vec<Vec<f32>> {
+    of_rows(model, prompt, rows).0
+}
+
+fn of_rows(model: &LanguageModel, prompt: Option<&SoftPrompt>, rows: &[Row]) -> (Vec<Vec<f32>>, Tokens) {
     let batch = PackedBatch::from_rows(model.family(), rows);
+    let tokens =
+        Tokens { computed: batch.len() as u64, plain: rows.iter().map(|row| row.len() as u64).sum() };
     let prompt = prompt.map(SoftPrompt::constant);
     let scored = on_pool(|| model.score(&Tape::new(), &batch, prompt.as_ref()));
     let of_row = |targets: &Vec<u32>| targets.iter().map(|&t| scored.log_probs[t as usize]).collect();
-    batch.row_targets.iter().map(of_row).collect()
+    (batch.row_targets.iter().map(of_row).collect(), tokens)
 }
 
 /// What the model says to the questions, `examinee.batch` at a time; `progress` is told how many are done.
-pub fn scores(questions: &[Question], examinee: Examinee, mut progress: impl FnMut(usize)) -> Vec<Scores> {
+pub fn scores(
+    questions: &[Question],
+    examinee: Examinee,
+    mut progress: impl FnMut(usize),
+) -> (Vec<Scores>, Tokens) {
     let Examinee { model, prompt, batch, .. } = examinee;
-    let mut all = Vec::with_capacity(questions.len());
+    let (mut all, mut tokens) = (Vec::with_capacity(questions.len()), Tokens::default());
     for part in questions.chunks(batch.max(1)) {
         let rows: Vec<Row> = part.iter().flat_map(Question::rows).cloned().collect();
+        let (log_probs, n) = of_rows(model, prompt, &rows);
+        tokens = Tokens { computed: tokens.computed + n.computed, plain: tokens.plain + n.plain };
         let sum = |lp: Vec<f32>| lp.into_iter().map(f64::from).sum::<f64>();
-        let mut sums = token_log_probs(model, prompt, &rows).into_iter().map(sum);
+        let mut sums = log_probs.into_iter().map(sum);
         for question in part {
             let mut take = |n: usize| sums.by_ref().take(n).collect::<Vec<f64>>();
             let log_probs = take(question.candidates.len());
@@ -106,7 +139,7 @@ pub fn scores(questions: &[Question], examinee: Examinee, mut progress: impl FnM
         }
         progress(all.len());
     }
-    all
+    (all, tokens)
 }
 
 /// Answers the questions; `progress` is told how many are done.
@@ -116,7 +149,7 @@ pub fn answer(
     examinee: Examinee,
     progress: impl FnMut(usize),
 ) -> Vec<Answer> {
-    let scores = scores(questions, examinee, progress);
+    let (scores, _) = scores(questions, examinee, progress);
     questions.iter().zip(&scores).map(|(question, scores)| question.answer(scoring, scores)).collect()
 }
 
@@ -184,7 +217,7 @@ mod tests {
     use super::*;
 
     fn question(gold: usize) -> Question {
-        Question { gold: Some(gold), candidates: Vec::new(), content_free: Vec::new() }
+        Question { gold: Some(gold), candidates: Vec::new(), content_free: ContentFree::default() }
     }
 
     #[test]

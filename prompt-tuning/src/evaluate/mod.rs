@@ -3,11 +3,14 @@
 pub mod labels;
 pub mod texts;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use model::{LanguageModel, Tokenizer};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
-pub use self::labels::{Question, token_log_probs};
+pub use self::labels::{ContentFree, Question, Tokens, token_log_probs};
 pub use self::texts::OpenQuestion;
 use crate::data::{Dataset, Example};
 use crate::encode::{Demonstration, TaskEncoder};
@@ -59,12 +62,12 @@ impl Exam {
         demonstrations: impl Fn(usize) -> &'d [Demonstration] + Sync,
     ) -> Result<Exam> {
         let task = encoder.task();
-        let calibrated = task.scoring.calibration != Calibration::None;
-        let asked =
-            |i: usize, example: &Example| Question::new(encoder, example, demonstrations(i), calibrated);
         let open = |i: usize, example: &Example| OpenQuestion::new(encoder, example, demonstrations(i));
         match task.answers {
-            Answers::Labels(_) => Ok(Exam::Labels(each(data, asked)?)),
+            Answers::Labels(_) => {
+                let calibrated = task.scoring.calibration != Calibration::None;
+                Ok(Exam::Labels(questions(encoder, data, calibrated, demonstrations)?))
+            }
             Answers::Text(_) => Ok(Exam::Texts(each(data, open)?)),
         }
     }
@@ -116,6 +119,37 @@ impl Exam {
         };
         metrics.ok()?.as_object().cloned()
     }
+}
+
+/// One question about labels per example, each after its demonstrations; with its inputs without content if `calibrated`.
+///
+/// # Errors
+/// [`Error::Data`] for the first example that cannot be asked.
+pub fn questions<'d>(
+    encoder: &TaskEncoder,
+    data: &Dataset<Example>,
+    calibrated: bool,
+    demonstrations: impl Fn(usize) -> &'d [Demonstration] + Sync,
+) -> Result<Vec<Question>> {
+    // one set of rows for all examples that have the same demonstrations, which are then in the same place
+    let mut free: HashMap<usize, ContentFree> = HashMap::new();
+    for (i, example) in data.rows.iter().enumerate().filter(|_| calibrated) {
+        let demonstrations = demonstrations(i);
+        if let Entry::Vacant(place) = free.entry(address(demonstrations)) {
+            let rows = labels::content_free(encoder, demonstrations);
+            place.insert(rows.map_err(|why| data.error(example.line, why))?);
+        }
+    }
+    let nothing = ContentFree::default();
+    each(data, |i, example| {
+        let demonstrations = demonstrations(i);
+        let free = free.get(&address(demonstrations)).unwrap_or(&nothing);
+        Question::new(encoder, example, demonstrations, free)
+    })
+}
+
+fn address(demonstrations: &[Demonstration]) -> usize {
+    demonstrations.as_ptr() as usize
 }
 
 /// What a model computes is not a number, and why, if its weights are the reason.

@@ -6,6 +6,7 @@
 //! metric = "accuracy"
 //! instruction = "Decide whether the review is positive or negative."   # once, in front of everything
 //! separator = "\n\n"                    # between instruction, demonstrations and the example
+//! chat = false                          # true: as turns of a chat, by the model's chat template
 //! [labels]                              # the verbalizer
 //! positive = [" positive", " great"]
 //! negative = " negative"
@@ -54,6 +55,8 @@ pub struct Task {
     pub instruction: String,
     /// What stands between instruction, demonstrations and the text.
     pub separator: String,
+    /// Whether all this is told as turns of a chat, by the model's chat template.
+    pub chat: bool,
     /// What counts.
     pub metric: Metric,
     /// What can be answered.
@@ -70,6 +73,8 @@ struct File {
     #[serde(default)]
     instruction: String,
     separator: Option<String>,
+    #[serde(default)]
+    chat: bool,
     metric: Option<Metric>,
     // a table that keeps the order of the file
     labels: Option<toml::Table>,
@@ -112,6 +117,7 @@ impl Task {
             wordings,
             instruction: file.instruction,
             separator: file.separator.unwrap_or_else(|| "\n\n".into()),
+            chat: file.chat,
             metric,
             answers,
             scoring: file.scoring,
