@@ -29,6 +29,7 @@ pub mod prompt_encoder;
 pub mod rng;
 pub mod shots;
 pub mod soft_prompt;
+pub mod study;
 pub mod task;
 pub mod template;
 pub mod train;
