@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A model prefers some answers whatever the text says: those that are common, that end the demonstrations, that most of
-//! them have. Two corrections measure this on inputs without content ("N/A", "[MASK]", nothing) in the place of the text:
+//! them have. Two corrections measure this on inputs without content (`N/A`, `[MASK]`, nothing) in the place of the text:
 //!
 //! * `pmi`: `log p(answer | text) - log p(answer | no content)`, the pointwise mutual information of Holtzman et al. 2021
 //!   ("Surface Form Competition"), answer by answer, before answers are combined;

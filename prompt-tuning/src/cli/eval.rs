@@ -9,10 +9,12 @@ use serde_json::{Map, Value};
 use super::Common;
 use super::progress::Progress;
 use super::session::{PromptedModel, check_prompt_length, kind_and_length, task_for_prompt};
+use super::shots::ShotArgs;
 use crate::data::{self, Labels};
 use crate::error::{Error, Result};
-use crate::evaluate::Exam;
+use crate::evaluate::{Exam, Examinee};
 use crate::task::Task;
+use crate::verbalizer::Calibration;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
@@ -28,43 +30,72 @@ pub(super) struct EvalArgs {
     /// Task file: template and verbalizer
     #[arg(long, value_name = "T.toml")]
     task: PathBuf,
-    /// Demonstrations in front of every example
-    #[arg(long, value_name = "K", num_args = 1..)]
-    shots: Vec<u32>,
+    /// Demonstrations in front of every example, chosen from --train; several numbers are measured one after the other
+    #[arg(long, value_name = "K", num_args = 1.., value_delimiter = ',', default_values_t = [0], value_parser = clap::value_parser!(u8).range(0..=32))]
+    shots: Vec<u8>,
+    #[command(flatten)]
+    which: ShotArgs,
+    /// How answers are corrected [default: as the task says]
+    #[arg(long, value_enum, value_name = "C")]
+    calibration: Option<Calibration>,
+    /// Measure on the first N rows only
+    #[arg(long, value_name = "N", value_parser = super::positive)]
+    max_rows: Option<usize>,
     /// Examples computed at one time
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = super::positive)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = super::positive)]
     batch: usize,
     #[command(flatten)]
     common: Common,
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
-    if args.shots.iter().any(|&k| k > 0) {
-        return Err(Error::Input(
-            "--shots: this version evaluates without demonstrations only (--shots 0)".into(),
-        ));
-    }
     args.common.apply()?;
-    let task = Task::read(&args.task)?;
+    let mut task = Task::read(&args.task)?;
+    task.scoring.calibration = args.calibration.unwrap_or(task.scoring.calibration);
     let (session, prompt) = args.on.open(&args.common)?;
     let task = task_for_prompt(task, prompt.as_ref().map(kind_and_length))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;
-    let examples = data::read_examples(&args.data, &task, Labels::Required)?;
-    let exam = Exam::new(&encoder, &examples, |_| &[])?;
-    let mut progress = Progress::new("eval", exam.len() as u64, args.common.json);
-    let answered =
-        exam.answered(&task, session.examinee(prompt.as_ref(), args.batch), |n| progress.at(n as u64, ""))?;
-    progress.finish();
-    let metrics = exam.metrics(&task, &answered);
-    let metrics =
-        metrics.ok_or_else(|| Error::Input(format!("`{}` has no labelled rows", args.data.display())))?;
-    if args.common.json {
-        super::print_json(&metrics)?;
-        return Ok(ExitCode::SUCCESS);
+    let mut data = data::read_examples(&args.data, &task, Labels::Required)?;
+    data.rows.truncate(args.max_rows.unwrap_or(usize::MAX));
+    let candidates = match args.shots.iter().any(|&k| k > 0) {
+        true => Some(args.which.candidates((&session, &task), &data, args.common.json)?),
+        false => None,
+    };
+    for &k in &args.shots {
+        let examinee = session.examinee(prompt.as_ref(), args.batch);
+        let metrics = match &candidates {
+            Some(candidates) if k > 0 => {
+                let (shots, shown) = args.which.choose(candidates, &encoder, &data, k.into())?;
+                let mut metrics =
+                    measured(args, &task, &Exam::new(&encoder, &data, |i| &shown[i])?, examinee)?;
+                metrics.insert("shots".into(), shots.fewest.into());
+                if shots.n_reduced > 0 {
+                    metrics.insert("rows_with_fewer_shots".into(), shots.n_reduced.into());
+                    metrics.insert("shots_requested".into(), shots.requested.into());
+                }
+                metrics
+            }
+            _ => measured(args, &task, &Exam::new(&encoder, &data, |_| &[])?, examinee)?,
+        };
+        if args.common.json {
+            super::print_json(&metrics)?;
+            continue;
+        }
+        if args.shots.len() > 1 {
+            super::print_line(&format!("-- {k} demonstrations"))?;
+        }
+        lines(&metrics).iter().try_for_each(|line| super::print_line(line))?;
     }
-    lines(&metrics).iter().try_for_each(|line| super::print_line(line))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn measured(args: &EvalArgs, task: &Task, exam: &Exam, examinee: Examinee) -> Result<Map<String, Value>> {
+    let mut progress = Progress::new("eval", exam.len() as u64, args.common.json);
+    let answered = exam.answered(task, examinee, |n| progress.at(n as u64, ""))?;
+    progress.finish();
+    let metrics = exam.metrics(task, &answered);
+    metrics.ok_or_else(|| Error::Input(format!("`{}` has no labelled rows", args.data.display())))
 }
 
 /// The metrics for a reader: shares in percent, scores in three digits, an interval behind what it is for.

@@ -3,6 +3,7 @@
 mod eval;
 mod export;
 mod fetch;
+mod few_shot;
 mod fill_mask;
 mod generate;
 mod inspect;
@@ -11,6 +12,7 @@ mod progress;
 mod score;
 mod search_labels;
 mod session;
+mod shots;
 mod train;
 
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Log-probabilities of given completions
     Score(score::ScoreArgs),
+    /// Study zero- and few-shot prompts: demonstrations, orders, wordings, calibration
+    FewShot(few_shot::FewShotArgs),
     /// Find answer words for the labels of a task
     SearchLabels(search_labels::SearchLabelsArgs),
     /// Say what stands behind the masks of a text
@@ -135,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::FewShot(args) => few_shot::run(&args),
         Command::SearchLabels(args) => search_labels::run(&args),
         Command::FillMask(args) => fill_mask::run(&args),
         Command::Inspect(args) => inspect::run(&args),

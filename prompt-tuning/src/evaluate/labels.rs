@@ -16,6 +16,8 @@ use super::Examinee;
 use crate::data::Example;
 use crate::encode::{Demonstration, TaskEncoder};
 use crate::soft_prompt::SoftPrompt;
+use crate::study::metrics::scored;
+use crate::study::statistics::Baselines;
 use crate::verbalizer::{Answer, Form, Scoring};
 
 /// A text, and what could stand after it.
@@ -55,7 +57,7 @@ pub struct Scores {
 pub struct Tokens {
     /// Of the forests.
     pub computed: u64,
-    /// Of all rows, each alone.
+    /// Of all questions, each alone, its prompt read once for all answers.
     pub plain: u64,
 }
 
@@ -83,6 +85,13 @@ impl Question {
         scoring.answer(&forms, &scores.log_probs, &scores.content_free)
     }
 
+    /// Tokens of the longest row, and of the longest of each input without content.
+    fn longest(&self) -> u64 {
+        let longest = |rows: &mut dyn Iterator<Item = &Row>| rows.map(Row::len).max().unwrap_or(0) as u64;
+        let free = self.content_free.iter().map(|rows| longest(&mut rows.iter())).sum::<u64>();
+        longest(&mut self.candidates.iter().map(|c| &c.row)) + free
+    }
+
     fn rows(&self) -> impl Iterator<Item = &Row> {
         self.candidates.iter().map(|c| &c.row).chain(self.content_free.iter().flatten())
     }
@@ -107,14 +116,13 @@ pub fn token_log_probs(model: &LanguageModel, prompt: Option<&SoftPrompt>, rows:
     of_rows(model, prompt, rows).0
 }
 
-fn of_rows(model: &LanguageModel, prompt: Option<&SoftPrompt>, rows: &[Row]) -> (Vec<Vec<f32>>, Tokens) {
+/// As [`token_log_probs`], and how many tokens that took.
+fn of_rows(model: &LanguageModel, prompt: Option<&SoftPrompt>, rows: &[Row]) -> (Vec<Vec<f32>>, u64) {
     let batch = PackedBatch::from_rows(model.family(), rows);
-    let tokens =
-        Tokens { computed: batch.len() as u64, plain: rows.iter().map(|row| row.len() as u64).sum() };
     let prompt = prompt.map(SoftPrompt::constant);
     let scored = on_pool(|| model.score(&Tape::new(), &batch, prompt.as_ref()));
     let of_row = |targets: &Vec<u32>| targets.iter().map(|&t| scored.log_probs[t as usize]).collect();
-    (batch.row_targets.iter().map(of_row).collect(), tokens)
+    (batch.row_targets.iter().map(of_row).collect(), batch.len() as u64)
 }
 
 /// What the model says to the questions, `examinee.batch` at a time; `progress` is told how many are done.
@@ -127,8 +135,9 @@ pub fn scores(
     let (mut all, mut tokens) = (Vec::with_capacity(questions.len()), Tokens::default());
     for part in questions.chunks(batch.max(1)) {
         let rows: Vec<Row> = part.iter().flat_map(Question::rows).cloned().collect();
-        let (log_probs, n) = of_rows(model, prompt, &rows);
-        tokens = Tokens { computed: tokens.computed + n.computed, plain: tokens.plain + n.plain };
+        let (log_probs, computed) = of_rows(model, prompt, &rows);
+        tokens.computed += computed;
+        tokens.plain += part.iter().map(Question::longest).sum::<u64>();
         let sum = |lp: Vec<f32>| lp.into_iter().map(f64::from).sum::<f64>();
         let mut sums = log_probs.into_iter().map(sum);
         for question in part {
@@ -166,50 +175,38 @@ pub struct Metrics {
     pub macro_f1: f64,
     /// Mean of `-log p(right label)` among the labels.
     pub loss: f64,
+    /// Expected calibration error: how far the probabilities are from the shares that are right (Guo et al. 2017).
+    pub ece: f64,
     /// Accuracy of always answering the commonest label.
     pub majority_baseline: f64,
+    /// Accuracy of guessing, all labels being equally likely.
+    pub random_baseline: f64,
     /// How often each label was predicted.
     pub predicted: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Compares answers with the right labels; questions without one are left out. `None` when none has one.
 pub fn metrics(labels: &[String], questions: &[Question], answers: &[Answer]) -> Option<Metrics> {
-    let pairs: Vec<(usize, &Answer)> =
-        questions.iter().zip(answers).filter_map(|(q, a)| q.gold.map(|gold| (gold, a))).collect();
-    let n = pairs.len();
-    if n == 0 {
+    let pairs = questions.iter().zip(answers).filter_map(|(q, a)| q.gold.map(|gold| (gold, a.clone())));
+    let (gold, answers): (Vec<usize>, Vec<Answer>) = pairs.unzip();
+    if gold.is_empty() {
         return None;
     }
-    let count =
-        |keep: &dyn Fn(usize, usize) -> bool| pairs.iter().filter(|(g, a)| keep(*g, a.best())).count();
-    let share = |k: usize| k as f64 / n as f64;
-    let f1 = |label: usize| {
-        let hit = count(&|g, p| g == label && p == label);
-        let all = count(&|g, _| g == label) + count(&|_, p| p == label);
-        if all == 0 { 0.0 } else { 2.0 * hit as f64 / all as f64 }
-    };
-    let right = count(&|g, p| g == p);
-    let losses = pairs.iter().map(|(g, a)| -a.probabilities()[*g].ln());
-    let commonest = (0..labels.len()).map(|label| count(&|g, _| g == label)).max().unwrap_or(0);
-    let predicted = labels.iter().enumerate().map(|(i, name)| (name.clone(), count(&|_, p| p == i).into()));
+    let scored = scored(&gold, &answers);
+    let baselines = Baselines::of(&gold, labels.len());
+    let count = |label: usize| scored.predicted.iter().filter(|&&p| p == label).count();
+    let predicted = labels.iter().enumerate().map(|(i, name)| (name.clone(), count(i).into()));
     Some(Metrics {
-        n,
-        accuracy: share(right),
-        accuracy_ci95: wilson(right, n),
-        macro_f1: (0..labels.len()).map(f1).sum::<f64>() / labels.len() as f64,
-        loss: losses.sum::<f64>() / n as f64,
-        majority_baseline: share(commonest),
+        n: gold.len(),
+        accuracy: scored.metrics.accuracy,
+        accuracy_ci95: scored.metrics.ci95,
+        macro_f1: scored.metrics.macro_f1,
+        loss: scored.metrics.loss,
+        ece: scored.metrics.ece,
+        majority_baseline: baselines.majority,
+        random_baseline: baselines.uniform,
         predicted: predicted.collect(),
     })
-}
-
-/// The Wilson score interval of `k` of `n` at 95 %.
-pub(super) fn wilson(k: usize, n: usize) -> [f64; 2] {
-    const Z: f64 = 1.959_963_984_540_054;
-    let (n, p) = (n as f64, k as f64 / n as f64);
-    let centre = p + Z * Z / (2.0 * n);
-    let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    [(centre - half) / (1.0 + Z * Z / n), (centre + half) / (1.0 + Z * Z / n)]
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use model::{Config, Source, Tokenizer};
 use serde::Serialize;
 
 use super::Examinee;
-use super::labels::wilson;
 use crate::data::Example;
 use crate::encode::{Demonstration, TaskEncoder};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::soft_prompt::SoftPrompt;
+use crate::study::statistics::wilson;
 use crate::task::FreeText;
 
 /// A text that the model is to answer with another.

@@ -3,6 +3,7 @@
 //! A [`Study`] is plain data, kept as `study.json`. [`summary::Summary`] groups its runs and compares them, with
 //! [`statistics`] that tell a difference from noise, and [`report::html`] makes one page of both.
 
+pub mod conduct;
 pub mod metrics;
 mod plots;
 pub mod report;
