@@ -23,7 +23,7 @@ pub(super) struct ShotArgs {
     /// Labelled data that demonstrations are chosen from
     #[arg(long, value_name = "F")]
     pub train: Option<PathBuf>,
-    /// How they are chosen: at random, equally many of each label, or for each text the nearest by the model's embeddings, by
+    /// How they are chosen: the first of the file, at random, equally many of each label, or for each text the nearest by the model's embeddings, by
     /// BM25, or by marginal relevance
     #[arg(long, value_enum, default_value_t = Choice::Balanced, value_name = "C")]
     pub choice: Choice,

@@ -2,6 +2,7 @@
 //!
 //! | choice | |
 //! |---|---|
+//! | `first` | the first of the file, in its order, the same for all texts |
 //! | `random` | drawn without replacement, the same for all texts |
 //! | `balanced` | as many of each label as `k` allows, drawn within the label, the same for all texts |
 //! | `nearest` | for each text those with the largest cosine of the model's own embeddings (Liu et al. 2022) |
@@ -26,6 +27,8 @@ use crate::rng::Rng;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
+    /// The first of the file, the same for all texts.
+    First,
     /// Drawn, the same for all texts.
     Random,
     /// Drawn, equally many of each label, the same for all texts.
@@ -43,6 +46,7 @@ impl Choice {
     /// As on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
+            Choice::First => "first",
             Choice::Random => "random",
             Choice::Balanced => "balanced",
             Choice::Nearest => "nearest",
@@ -93,6 +97,7 @@ pub fn choose(pool: &Pool, choice: Choice, k: usize, seed: u64) -> Result<Vec<Ar
     let same = |chosen: Vec<usize>| vec![Arc::from(chosen); pool.queries.len()];
     Ok(match choice {
         _ if k == 0 => same(Vec::new()),
+        Choice::First => same(usable[..k].to_vec()),
         Choice::Random => {
             let drawn = rng.sample(usable.len(), k);
             same(drawn.into_iter().map(|i| usable[i]).collect())
@@ -253,6 +258,14 @@ mod tests {
         let error = choose(&other, Choice::Balanced, 2, 7).unwrap_err().to_string();
         assert!(error.contains("of label `y`") && error.contains("has 0"), "{error}");
         assert!(choose(&other, Choice::Balanced, 0, 7).unwrap()[0].is_empty());
+    }
+
+    #[test]
+    fn the_first_keep_their_order() {
+        let texts = strings(&["b", "a", "b", "c"]);
+        let (labels, names, queries) = ([0; 4], strings(&["x"]), strings(&["a"]));
+        let chosen = choose(&pool(&texts, &labels, &names, &queries), Choice::First, 2, 5).unwrap();
+        assert_eq!(chosen[0].to_vec(), [0, 3]);
     }
 
     #[test]

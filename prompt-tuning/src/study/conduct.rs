@@ -99,10 +99,16 @@ impl Plan {
         Ok(())
     }
 
-    /// Without demonstrations nothing is drawn, and what is nearest is the same for every seed.
+    /// A single seed where nothing is drawn.
     fn seeds_of(&self, k: usize) -> Range<u64> {
-        let drawn = k > 0 && !(self.choice.is_by_text() && self.ordering != Ordering::Random);
-        if drawn { self.seeds.clone() } else { self.seeds.start..self.seeds.start + 1 }
+        let choice_is_drawn = matches!(self.choice, Choice::Random | Choice::Balanced);
+        let order_is_drawn =
+            self.ordering.is_ranked() || (self.ordering == Ordering::Random && self.n_orders > 1);
+        if k > 0 && (choice_is_drawn || order_is_drawn) {
+            self.seeds.clone()
+        } else {
+            self.seeds.start..self.seeds.start + 1
+        }
     }
 
     fn n_orders_of(&self, k: usize) -> usize {
