@@ -7,6 +7,8 @@ usage: check_data.py [FOLDER]      default: data/reviews of this repository; fai
 * each split has as many positive as negative rows, and all together at least 240
 * no text occurs twice, anywhere, not even with other case or punctuation
 * no two texts are near-duplicates: they share at most MAX_SHARED runs of five words
+
+and, without FOLDER, the small sets of data/examples: no row occurs twice in a set, and labels are balanced.
 """
 
 import json
@@ -65,11 +67,31 @@ def find_repeats(rows, problems):
             problems.append(f"{a} and {b}: {count} runs of {RUN} words in common")
 
 
+def check_example(folder, problems):
+    """Rows of one of the small sets: never twice, and as many of each label."""
+    seen, n = {}, 0
+    for path in sorted(folder.glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        labels = Counter(row["label"] for row in rows if "label" in row)
+        if len(set(labels.values())) > 1:
+            problems.append(f"{path.parent.name}/{path.name}: not balanced, {dict(labels)}")
+        for number, row in enumerate(rows, 1):
+            place = f"{path.parent.name}/{path.name}:{number}"
+            key = str(next(iter(row.values()))).casefold().strip()
+            if key in seen:
+                problems.append(f"{place}: the same as {seen[key]}")
+            seen[key] = place
+        n += len(rows)
+    return n
+
+
 def main():
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "data" / "reviews"
+    data = Path(__file__).resolve().parent.parent / "data"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else data / "reviews"
     problems = []
     rows = read(folder, problems)
     find_repeats(rows, problems)
+    examples = 0 if len(sys.argv) > 1 else sum(check_example(f, problems) for f in (data / "examples").iterdir() if f.is_dir())
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
@@ -78,6 +100,8 @@ def main():
     counts = Counter(place.split(".")[0] for place, _, _ in rows)
     sizes = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
     print(f"{len(rows)} rows ({sizes}), {lengths[0]} to {lengths[-1]} words, median {lengths[len(lengths) // 2]}")
+    if examples:
+        print(f"{examples} rows of examples")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ pub(crate) struct ShapeArgs {
 enum Name {
     /// 12 layers, width 768, f32: 498 MB.
     Gpt2Small,
+    /// 12 layers, width 768, masked, f32: 438 MB.
+    BertBase,
     /// 6 + 6 layers, width 512, f32: 242 MB.
     T5Small,
     /// 16 layers, width 2048, bf16: 2.5 GB.
@@ -73,6 +75,7 @@ enum Name {
 pub(crate) fn make_shape(args: ShapeArgs) -> Result<(), String> {
     let shape = match args.shape {
         Name::Gpt2Small => shape::GPT2_SMALL,
+        Name::BertBase => shape::BERT_BASE,
         Name::T5Small => shape::T5_SMALL,
         Name::Llama1bBf16 => shape::LLAMA_1B_BF16,
     };

@@ -132,7 +132,7 @@ mod tests {
             d_model: 8,
             n_layers,
             n_heads: 4,
-            n_kv_heads: if family == Family::Gpt2 { 4 } else { 2 },
+            n_kv_heads: if matches!(family, Family::Gpt2 | Family::Bert) { 4 } else { 2 },
             d_ff: 10,
             vocab_size: 12,
             n_positions: 32,
@@ -159,6 +159,23 @@ mod tests {
         let behind = 2 * (2 * 8 * (8 + 2 * 10));
         let head = 2 * (2 * 8 * 12);
         assert_eq!(step(&config(Family::Gpt2, 1), &batch), f64::from(projections + pairs + behind + head));
+    }
+
+    #[test]
+    fn a_mask_by_hand() {
+        // P and a mask, which sees P; one layer is the first and the last, and P is wanted
+        let row = Row {
+            encoder: Vec::new(),
+            tokens: vec![Source::Soft(0), Source::Text(3)],
+            scored: vec![model::Prediction { at: 1, token: 4 }],
+            weight: 1.0,
+        };
+        let batch = PackedBatch::from_rows(model::Family::Masked, &[row]);
+        let projections = 2 * 8 * (8 + 2 * 2 * 8) + 2 * 8 * (2 * 8);
+        let pairs = 8 * (4 * 2 + 8);
+        let behind = 2 * (2 * 8 * (8 + 2 * 10));
+        let head = 2 * (2 * 8 * (12 + 8));
+        assert_eq!(step(&config(Family::Bert, 1), &batch), f64::from(projections + pairs + behind + head));
     }
 
     #[test]

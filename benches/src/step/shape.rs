@@ -20,6 +20,8 @@ pub enum Family {
     Gpt2,
     /// Llama.
     Llama,
+    /// BERT with the head of a masked language model.
+    Bert,
     /// T5 v1.0: `n_layers` blocks in the encoder and as many in the decoder, heads that fill `d_model`.
     T5,
 }
@@ -73,6 +75,19 @@ pub const T5_SMALL: Shape = Shape {
     dtype: Dtype::F32,
 };
 
+/// BERT base, uncased.
+pub const BERT_BASE: Shape = Shape {
+    family: Family::Bert,
+    d_model: 768,
+    n_layers: 12,
+    n_heads: 12,
+    n_kv_heads: 12,
+    d_ff: 3072,
+    vocab_size: 30522,
+    n_positions: 512,
+    dtype: Dtype::F32,
+};
+
 /// Llama 3.2 1B.
 pub const LLAMA_1B_BF16: Shape = Shape {
     family: Family::Llama,
@@ -96,7 +111,7 @@ pub fn write(shape: &Shape, folder: &Path, rows: usize, seed: u64) -> Result<(),
     let text =
         |name: &str, text: String| std::fs::write(folder.join(name), text).map_err(|e| failed(name, &e));
     text("config.json", shape.config().to_string())?;
-    text("rows.jsonl", make_rows(rows, shape.vocab_size, seed))?;
+    text("rows.jsonl", make_rows(shape, rows, seed))?;
     let tensors = shape.tensors();
     let random = tensors.into_iter().enumerate().map(|(i, (name, size))| {
         let kind = if size.len() == 2 {
@@ -161,15 +176,24 @@ impl safetensors::View for Random {
     }
 }
 
-/// Rows of 6 to 66 tokens, about 25 on average; the last token is the completion.
-fn make_rows(rows: usize, vocab_size: usize, seed: u64) -> String {
+/// Rows of 6 to 66 tokens, about 25 on average; the last token is the completion, or hidden by a mask.
+fn make_rows(shape: &Shape, rows: usize, seed: u64) -> String {
     let mut rng = Rng(seed);
     let mut out = String::new();
     for _ in 0..rows {
         let length = (3.1 + 0.5 * rng.normal()).exp().round().clamp(6.0, 66.0) as usize;
-        let mut ids: Vec<usize> = (0..length).map(|_| rng.below(vocab_size)).collect();
+        let mut ids: Vec<usize> = (0..length).map(|_| rng.below(shape.vocab_size)).collect();
         let last = ids.pop().expect("six tokens or more");
-        let _ = writeln!(out, "{}", json!({ "prompt_ids": ids, "completion_ids": [last] }));
+        let row = match shape.family {
+            Family::Bert => {
+                ids.push(0);
+                json!({ "ids": ids, "mask_positions": [length - 1], "labels": [last] })
+            }
+            Family::Gpt2 | Family::Llama | Family::T5 => {
+                json!({ "prompt_ids": ids, "completion_ids": [last] })
+            }
+        };
+        let _ = writeln!(out, "{row}");
     }
     out
 }
@@ -189,6 +213,12 @@ impl Shape {
                 "intermediate_size": self.d_ff, "max_position_embeddings": self.n_positions,
                 "vocab_size": self.vocab_size, "rope_theta": 500_000.0, "tie_word_embeddings": true,
             }),
+            Family::Bert => json!({
+                "model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_act": "gelu",
+                "hidden_size": self.d_model, "num_hidden_layers": self.n_layers, "num_attention_heads": self.n_heads,
+                "intermediate_size": self.d_ff, "max_position_embeddings": self.n_positions,
+                "vocab_size": self.vocab_size, "type_vocab_size": 2,
+            }),
             Family::T5 => json!({
                 "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "feed_forward_proj": "relu",
                 "d_model": self.d_model, "num_layers": self.n_layers, "num_heads": self.n_heads,
@@ -203,6 +233,7 @@ impl Shape {
         match self.family {
             Family::Gpt2 => self.gpt2(),
             Family::Llama => self.llama(),
+            Family::Bert => self.bert(),
             Family::T5 => self.t5(),
         }
     }
@@ -228,6 +259,35 @@ impl Shape {
             layer("mlp.c_proj", &[ff, d]);
         }
         with_bias("transformer.ln_f".into(), vec![d]);
+        list
+    }
+
+    fn bert(&self) -> Vec<(String, Vec<usize>)> {
+        let (d, ff) = (self.d_model, self.d_ff);
+        let mut list = vec![("cls.predictions.bias".into(), vec![self.vocab_size])];
+        for (table, rows) in [("word", self.vocab_size), ("position", self.n_positions), ("token_type", 2)] {
+            list.push((format!("bert.embeddings.{table}_embeddings.weight"), vec![rows, d]));
+        }
+        // matrices are [out, in]; a norm has one size
+        let mut with_bias = |name: String, size: &[usize]| {
+            list.push((format!("{name}.weight"), size.into()));
+            list.push((format!("{name}.bias"), size[..1].into()));
+        };
+        with_bias("bert.embeddings.LayerNorm".into(), &[d]);
+        for i in 0..self.n_layers {
+            let mut layer =
+                |part: &str, size: &[usize]| with_bias(format!("bert.encoder.layer.{i}.{part}"), size);
+            ["query", "key", "value"]
+                .iter()
+                .for_each(|part| layer(&format!("attention.self.{part}"), &[d, d]));
+            layer("attention.output.dense", &[d, d]);
+            layer("attention.output.LayerNorm", &[d]);
+            layer("intermediate.dense", &[ff, d]);
+            layer("output.dense", &[d, ff]);
+            layer("output.LayerNorm", &[d]);
+        }
+        with_bias("cls.predictions.transform.dense".into(), &[d, d]);
+        with_bias("cls.predictions.transform.LayerNorm".into(), &[d]);
         list
     }
 

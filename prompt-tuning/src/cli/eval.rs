@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Common;
 use super::progress::Progress;
 use super::session::{PromptedModel, check_prompt_length, kind_and_length, task_for_prompt};
-use super::shots::ShotArgs;
+use super::shots::{ShotArgs, sampled};
 use crate::data::{self, Labels};
 use crate::error::{Error, Result};
 use crate::evaluate::{Exam, Examinee};
@@ -38,7 +38,7 @@ pub(super) struct EvalArgs {
     /// How answers are corrected [default: as the task says]
     #[arg(long, value_enum, value_name = "C")]
     calibration: Option<Calibration>,
-    /// Measure on the first N rows only
+    /// Measure on so many rows, drawn at random but always the same
     #[arg(long, value_name = "N", value_parser = super::positive)]
     max_rows: Option<usize>,
     /// Examples computed at one time
@@ -56,8 +56,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let task = task_for_prompt(task, prompt.as_ref().map(kind_and_length))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;
-    let mut data = data::read_examples(&args.data, &task, Labels::Required)?;
-    data.rows.truncate(args.max_rows.unwrap_or(usize::MAX));
+    let data = sampled(data::read_examples(&args.data, &task, Labels::Required)?, args.max_rows);
     let candidates = match args.shots.iter().any(|&k| k > 0) {
         true => Some(args.which.candidates((&session, &task), &data, args.common.json)?),
         false => None,

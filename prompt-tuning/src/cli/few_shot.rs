@@ -9,14 +9,13 @@ use serde_json::json;
 
 use super::progress::Progress;
 use super::session::{PromptedModel, Session, check_prompt_length, kind_and_length, task_for_prompt};
-use super::shots::ShotArgs;
+use super::shots::{ShotArgs, sampled};
 use super::{Common, print_json, print_line};
 use crate::atomic;
 use crate::data::{self, Dataset, Example, Labels};
 use crate::encode::TaskEncoder;
 use crate::error::{Error, Result};
 use crate::few_shot::Ordering;
-use crate::rng::Rng;
 use crate::soft_prompt::SoftPrompt;
 use crate::study::conduct::{Encoders, Material, Plan};
 use crate::study::{Study, Summary, report};
@@ -81,7 +80,7 @@ pub(super) fn run(args: &FewShotArgs) -> Result<ExitCode> {
         let why = "its answers are texts, and a study compares labels; measure it with eval --shots";
         return Err(Error::file(&args.task, why));
     }
-    let data = rows(data::read_examples(&args.data, &task, Labels::Required)?, args.max_rows);
+    let data = sampled(data::read_examples(&args.data, &task, Labels::Required)?, args.max_rows);
     one_class(&data, &task)?;
     let wordings = wordings(args, &task)?;
     let (session, prompt) = args.on.open(&args.common)?;
@@ -129,17 +128,6 @@ impl Encoders for Prompted<'_> {
         check_prompt_length(&encoder, self.prompt)?;
         Ok(encoder)
     }
-}
-
-/// So many of the rows, in their order.
-fn rows(mut data: Dataset<Example>, most: Option<usize>) -> Dataset<Example> {
-    let n = data.rows.len();
-    if let Some(most) = most.filter(|&most| most < n) {
-        let mut kept = Rng::new(0).sample(n, most);
-        kept.sort_unstable();
-        data.rows = kept.into_iter().map(|i| data.rows[i].clone()).collect();
-    }
-    data
 }
 
 /// That there is something to tell apart.

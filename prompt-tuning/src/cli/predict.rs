@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -9,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Common;
 use super::progress::Progress;
 use super::session::{PromptedModel, check_prompt_length, kind_and_length, task_for_prompt};
+use super::shots::ShotArgs;
 use crate::data::{self, Example, Labels};
 use crate::error::Result;
 use crate::evaluate::{Answered, Exam};
@@ -31,6 +33,11 @@ pub(super) struct PredictArgs {
     /// Texts (for a template with one field)
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
+    /// Demonstrations in front of every text, chosen from --train
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
+    shots: u8,
+    #[command(flatten)]
+    which: ShotArgs,
     /// Examples computed at one time
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = super::positive)]
     batch: usize,
@@ -49,7 +56,15 @@ pub(super) fn run(args: &PredictArgs) -> Result<ExitCode> {
         Some(path) => data::read_examples(path, &task, Labels::Optional)?,
         None => data::examples_of_texts(&args.texts, &task)?,
     };
-    let exam = Exam::new(&encoder, &examples, |_| &[])?;
+    let shown = match args.shots {
+        0 => vec![Arc::default(); examples.rows.len()],
+        k => {
+            let quiet = args.common.json || args.data.is_none();
+            let candidates = args.which.candidates((&session, &task), &examples, quiet)?;
+            args.which.choose(&candidates, &encoder, &examples, k.into())?.1
+        }
+    };
+    let exam = Exam::new(&encoder, &examples, |i| &shown[i])?;
     let mut progress = Progress::new("predict", exam.len() as u64, args.common.json || args.data.is_none());
     let answered =
         exam.answered(&task, session.examinee(prompt.as_ref(), args.batch), |n| progress.at(n as u64, ""))?;

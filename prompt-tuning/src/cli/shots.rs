@@ -13,6 +13,7 @@ use crate::encode::{Demonstration, TaskEncoder};
 use crate::error::{Error, Result};
 use crate::few_shot::embed::{Embeddings, embed};
 use crate::few_shot::{Choice, Pool, choose};
+use crate::rng::Rng;
 use crate::shots::{Policy, Shots};
 use crate::study::conduct::shown;
 use crate::task::Task;
@@ -105,6 +106,17 @@ impl Candidates {
             embeddings: self.embeddings.as_ref().map(|(a, b)| (a, b)),
         }
     }
+}
+
+/// So many of the rows, drawn at random but always the same, in their order.
+pub(super) fn sampled(mut data: Dataset<Example>, most: Option<usize>) -> Dataset<Example> {
+    let n = data.rows.len();
+    if let Some(most) = most.filter(|&most| most < n) {
+        let mut kept = Rng::new(0).sample(n, most);
+        kept.sort_unstable();
+        data.rows = kept.into_iter().map(|i| data.rows[i].clone()).collect();
+    }
+    data
 }
 
 /// How many texts are embedded at a time.

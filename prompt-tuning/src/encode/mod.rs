@@ -14,89 +14,24 @@
 mod context;
 mod form;
 mod pairs;
+mod reader;
+mod tokenizer;
 
 use std::ops::Range;
 
 use autograd::ops::Source;
-use model::{ChatTemplate, Config, Family, Row};
+use model::{ChatTemplate, Family, Row};
 use rayon::prelude::*;
 
 pub use self::context::Demonstration;
 use self::form::{Form, Piece};
 pub use self::pairs::PairEncoder;
+pub use self::reader::Reader;
+pub use self::tokenizer::Encode;
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::task::{Answers, Task};
 use crate::template::{Filled, Part, Segment, SoftStart};
-
-/// What turns text into token ids.
-pub trait Encode: Sync {
-    /// The tokens of `text`, with the special tokens that the tokenizer puts around a text if asked for.
-    ///
-    /// # Errors
-    /// Whatever the tokenizer refuses.
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>>;
-
-    /// The tokens of a text that continues another: no special tokens, and no space that the tokenizer puts in front
-    /// of a text of its own.
-    ///
-    /// # Errors
-    /// Whatever the tokenizer refuses.
-    fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode(text, false)
-    }
-
-    /// The mask token of a masked model's tokenizer.
-    fn mask(&self) -> Option<u32> {
-        None
-    }
-
-    /// The token that stands for whatever the vocabulary does not have.
-    fn unknown(&self) -> Option<u32> {
-        None
-    }
-
-    /// What stands for gap `i` of a text in a tokenizer of T5.
-    fn gap(&self, i: usize) -> Option<u32> {
-        let _ = i;
-        None
-    }
-}
-
-impl Encode for model::Tokenizer {
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        Ok(model::Tokenizer::encode(self, text, add_special_tokens)?)
-    }
-
-    fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(model::Tokenizer::encode_continuation(self, text)?)
-    }
-
-    fn mask(&self) -> Option<u32> {
-        model::Tokenizer::mask(self)
-    }
-
-    fn unknown(&self) -> Option<u32> {
-        model::Tokenizer::unknown(self)
-    }
-
-    fn gap(&self, i: usize) -> Option<u32> {
-        model::Tokenizer::gap(self, i)
-    }
-}
-
-/// What a model can read, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reader {
-    /// How it reads, and where it answers.
-    pub family: Family,
-    /// Length of the context window, in tokens.
-    pub n_positions: usize,
-    /// Token ids are below this.
-    pub vocab_size: usize,
-    /// What every row of a decoder behind an encoder begins with.
-    pub decoder_start: u32,
-}
 
 /// An answer of the verbalizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -386,54 +321,6 @@ impl<'a> TaskEncoder<'a> {
 
     fn row(&self, pieces: &[Piece], answer: &[u32]) -> Result<Row, String> {
         self.reader.check(self.form.row(pieces, answer)?)
-    }
-}
-
-impl Reader {
-    /// Of a model.
-    pub fn of(config: &Config) -> Reader {
-        let Config { architecture, n_positions, vocab_size, seq2seq, .. } = *config;
-        let decoder_start = seq2seq.map_or(0, |seq2seq| seq2seq.decoder_start_token_id);
-        Reader { family: architecture.family(), n_positions, vocab_size, decoder_start }
-    }
-
-    /// The row, if the model can read it. Its scored tokens count as answer tokens, whatever stands for them.
-    fn check(self, row: Row) -> Result<Row, String> {
-        let n_soft = row.sources().filter(|source| matches!(source, Source::Soft(_))).count();
-        if row.len() > self.n_positions {
-            let (sum, n_answer) = (row.len(), row.scored.len());
-            let n_text = sum - n_soft - n_answer;
-            return Err(format!(
-                "{n_soft} soft + {n_text} text + {n_answer} answer tokens = {sum}, but the context window of the model \
-                 is {} tokens; shorten the text or the soft prompt",
-                self.n_positions
-            ));
-        }
-        let read = row.sources().filter_map(|source| match source {
-            Source::Text(id) => Some(id),
-            Source::Soft(_) => None,
-        });
-        let mut all = read.chain(row.scored.iter().map(|p| p.token));
-        let outside = all.find(|&id| id as usize >= self.vocab_size);
-        drop(all);
-        match outside {
-            Some(id) => Err(format!(
-                "token id {id} is outside the vocabulary of the model ({} tokens)",
-                self.vocab_size
-            )),
-            None => Ok(row),
-        }
-    }
-
-    /// That soft tokens leave room for one more, said before anything of their size is made.
-    fn check_soft(self, n_soft: usize) -> Result<(), String> {
-        match n_soft < self.n_positions {
-            true => Ok(()),
-            false => Err(format!(
-                "{n_soft} soft tokens leave no room for text in the context window of {} tokens; use fewer",
-                self.n_positions
-            )),
-        }
     }
 }
 

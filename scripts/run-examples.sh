@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Run every example of data/examples with a model and print what comes out.
+#
+# usage: scripts/run-examples.sh MODEL [BINARY]      default binary: target/release/prompt-tuning
+#
+# STEPS=N trains the soft prompts for N steps instead of 40.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+model=${1:?usage: scripts/run-examples.sh MODEL [BINARY]}
+binary=${2:-target/release/prompt-tuning}
+examples=data/examples
+reviews=data/reviews
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+
+run() {
+    printf '\n$ prompt-tuning'
+    printf ' %q' "$@"
+    printf '\n'
+    "$binary" "$@" 2>"$out/err" || { cat "$out/err" >&2; exit 1; }
+}
+
+# what the model writes or chooses, with 0 and 4 demonstrations
+for name in sentiment-zh words entities en-fr code; do
+    run eval --model "$model" --task $examples/$name/task.toml --data $examples/$name/test.jsonl \
+        --train $examples/$name/train.jsonl --shots 0,4 --policy drop-farthest
+done
+run eval --model "$model" --task $examples/sentiment-zh/task.toml --data $examples/sentiment-zh/test.jsonl \
+    --train $examples/sentiment-zh/train.jsonl --shots 0,4 --calibration contextual --policy drop-farthest
+run predict --model "$model" --task $examples/words/task.toml stellar dreadful
+run predict --model "$model" --task $examples/en-fr/task.toml Hello
+
+# one task by hard prompt, zero- and few-shot, by a soft prompt in front, and by words and virtual tokens together
+run eval --model "$model" --task $reviews/hard.toml --data $reviews/test.jsonl --train $reviews/train.jsonl --shots 0,4 \
+    --policy drop-farthest
+for task in $reviews/task.toml $examples/mixed/task.toml; do
+    name=$(basename "$(dirname $task)")
+    run train --model "$model" --task "$task" --train $reviews/train.jsonl --steps "${STEPS:-40}" --batch 16 --lr 0.005 \
+        --schedule linear --clip 1 --out "$out/$name"
+    run eval --model "$model" --task "$task" --data $reviews/test.jsonl --prompt "$out/$name"
+done
