@@ -79,6 +79,9 @@ pub struct Generated {
     pub reason: FinishReason,
 }
 
+/// Says where a text ends, once it has.
+pub type EndOfText<'a> = dyn Fn(&str) -> Option<usize> + 'a;
+
 /// What generation may use besides the model.
 #[derive(Default)]
 pub struct Hooks<'a> {
@@ -87,7 +90,7 @@ pub struct Hooks<'a> {
     /// Called with sequence and token as each token comes.
     pub on_token: Option<&'a mut dyn FnMut(usize, u32)>,
     /// Where a new text ends, once it has: what no stop string can say. Needs the tokenizer; beam search does not ask.
-    pub ends: Option<&'a dyn Fn(&str) -> Option<usize>>,
+    pub ends: Option<&'a EndOfText<'a>>,
 }
 
 /// Continues every row of `rows` (`Text` and `Soft` tokens; unequal lengths, repetitions and common prefixes welcome), or

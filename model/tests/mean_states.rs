@@ -42,10 +42,10 @@ fn a_row_in_any_batch_is_the_row_alone() {
             rows.push(row);
         }
         let packed = f.model.mean_states(&rows).unwrap();
-        for i in 0..rows.len() {
-            let alone = means(&f.model, std::slice::from_ref(&rows[i])).remove(0);
+        for (i, row) in rows.iter().enumerate() {
+            let alone = means(&f.model, std::slice::from_ref(row)).remove(0);
             let in_batch = &packed.f32s()[i * packed.width()..][..packed.width()];
-            if rows[i].is_empty() {
+            if row.is_empty() {
                 assert!(alone.iter().chain(in_batch).all(|&x| x == 0.0));
             } else {
                 close(in_batch, &alone, Tolerance { absolute: 4e-6, relative: 4e-6 })

@@ -32,7 +32,7 @@ use crate::verbalizer::Calibration;
 pub(super) struct FewShotArgs {
     #[command(flatten)]
     on: PromptedModel,
-    /// Task file; the wordings of its [templates] are tried beside its template
+    /// Task file; the wordings in its `templates` are tried beside its template
     #[arg(long, value_name = "T.toml")]
     task: PathBuf,
     /// Labelled data to be asked
@@ -55,7 +55,7 @@ pub(super) struct FewShotArgs {
     /// How answers are corrected; several are compared on the same scores
     #[arg(long, value_enum, value_name = "C", num_args = 1.., value_delimiter = ',', default_values_t = [Calibration::None, Calibration::Contextual])]
     calibration: Vec<Calibration>,
-    /// Wordings to try, by their names in [templates]; the template itself is `default` [default: all]
+    /// Wordings to try, by their names in `templates`; the template itself is `default` [default: all]
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     templates: Vec<String>,
     /// Ask so many rows, drawn at random but always the same

@@ -1,6 +1,6 @@
 //! Demonstrations for few-shot prompts: which examples are shown, and in which order.
 //!
-//! [`choose`] picks from a pool of labelled examples, once for all texts or for each text those nearest to it ([`bm25`], or
+//! [`mod@choose`] picks from a pool of labelled examples, once for all texts or for each text those nearest to it ([`bm25`], or
 //! [`embed`]dings of the model itself); [`order`] permutes what was chosen; [`crate::shots`] sees to it that it fits.
 
 pub mod bm25;
