@@ -8,7 +8,8 @@ usage: check_data.py [FOLDER]      default: data/reviews of this repository; fai
 * no text occurs twice, anywhere, not even with other case or punctuation
 * no two texts are near-duplicates: they share at most MAX_SHARED runs of five words
 
-and, without FOLDER, the small sets of data/examples: no row occurs twice in a set, and labels are balanced.
+and, without FOLDER, the small sets of data/examples: no row occurs twice in a set, be it in another file, labels are balanced, and
+each file has at least MIN_EXAMPLES rows.
 """
 
 import json
@@ -20,6 +21,7 @@ from pathlib import Path
 SPLITS = ("train", "dev", "test")
 LABELS = ("negative", "positive")
 MIN_ROWS = 240
+MIN_EXAMPLES = 24
 RUN = 5
 MAX_SHARED = 0
 
@@ -77,10 +79,16 @@ def check_example(folder, problems):
             problems.append(f"{path.parent.name}/{path.name}: not balanced, {dict(labels)}")
         for number, row in enumerate(rows, 1):
             place = f"{path.parent.name}/{path.name}:{number}"
-            key = str(next(iter(row.values()))).casefold().strip()
+            texts = [v for name, v in row.items() if isinstance(v, str) and name != "body"]
+            if any(v != " ".join(v.split()) for v in texts):
+                problems.append(f"{place}: white space to tidy")
+            # the text without case and punctuation, in any script
+            key = re.sub(r"\W+", " ", str(next(iter(row.values()))).casefold()).strip()
             if key in seen:
                 problems.append(f"{place}: the same as {seen[key]}")
             seen[key] = place
+        if len(rows) < MIN_EXAMPLES:
+            problems.append(f"{folder.name}/{path.name}: {len(rows)} rows, at least {MIN_EXAMPLES} are wanted")
         n += len(rows)
     return n
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -10,9 +11,10 @@ use super::Common;
 use super::progress::Progress;
 use super::session::{PromptedModel, check_prompt_length, kind_and_length, task_for_prompt};
 use super::shots::{ShotArgs, sampled};
-use crate::data::{self, Labels};
+use crate::data::{self, Dataset, Example, Labels};
+use crate::encode::{Demonstration, TaskEncoder};
 use crate::error::{Error, Result};
-use crate::evaluate::{Exam, Examinee};
+use crate::evaluate::{Exam, Examinee, perplexity, right_rows};
 use crate::task::{Answers, Task};
 use crate::verbalizer::Calibration;
 
@@ -67,11 +69,11 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     };
     for &k in &args.shots {
         let examinee = session.examinee(prompt.as_ref(), args.batch);
+        let measured = |shown: &[Arc<[Demonstration]>]| measured(args, (&encoder, &data), shown, examinee);
         let metrics = match &candidates {
             Some(candidates) if k > 0 => {
                 let (shots, shown) = args.which.choose(candidates, &encoder, &data, k.into())?;
-                let mut metrics =
-                    measured(args, &task, &Exam::new(&encoder, &data, |i| &shown[i])?, examinee)?;
+                let mut metrics = measured(&shown)?;
                 metrics.insert("shots".into(), shots.fewest.into());
                 if shots.n_reduced > 0 {
                     metrics.insert("rows_with_fewer_shots".into(), shots.n_reduced.into());
@@ -79,7 +81,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
                 }
                 metrics
             }
-            _ => measured(args, &task, &Exam::new(&encoder, &data, |_| &[])?, examinee)?,
+            _ => measured(&vec![Arc::default(); data.rows.len()])?,
         };
         if args.common.json {
             super::print_json(&metrics)?;
@@ -93,12 +95,29 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn measured(args: &EvalArgs, task: &Task, exam: &Exam, examinee: Examinee) -> Result<Map<String, Value>> {
+/// All metrics, each example after what is `shown` before it.
+fn measured(
+    args: &EvalArgs,
+    (encoder, data): (&TaskEncoder, &Dataset<Example>),
+    shown: &[Arc<[Demonstration]>],
+    examinee: Examinee,
+) -> Result<Map<String, Value>> {
+    let task = encoder.task();
+    let exam = Exam::new(encoder, data, |i| &shown[i])?;
+    let right = match task.answers {
+        Answers::Labels(_) => None,
+        Answers::Text(_) => Some(right_rows(encoder, data, |i| &shown[i])?),
+    };
     let mut progress = Progress::new("eval", exam.len() as u64, args.common.json);
     let answered = exam.answered(task, examinee, |n| progress.at(n as u64, ""))?;
     progress.finish();
     let metrics = exam.metrics(task, &answered);
-    metrics.ok_or_else(|| Error::Input(format!("`{}` has no labelled rows", args.data.display())))
+    let mut metrics =
+        metrics.ok_or_else(|| Error::Input(format!("`{}` has no labelled rows", args.data.display())))?;
+    if let Some(rows) = right {
+        metrics.insert("perplexity".into(), perplexity(&rows, examinee).into());
+    }
+    Ok(metrics)
 }
 
 /// The metrics for a reader: shares in percent, scores in three digits, an interval behind what it is for.
@@ -106,6 +125,7 @@ pub(super) fn lines(metrics: &Map<String, Value>) -> Vec<String> {
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let number = |name: &str, x: f64| match name {
         "loss" => format!("{x:.4}"),
+        "perplexity" => format!("{x:.2}"),
         _ if ["f1", "bleu", "chrf", "rouge", "ece"].iter().any(|score| name.contains(score)) => {
             format!("{x:.3}")
         }

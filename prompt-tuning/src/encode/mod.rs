@@ -156,11 +156,17 @@ impl<'a> TaskEncoder<'a> {
     /// # Errors
     /// [`Error::Data`]: an example without label or answer, or one that does not fit the context window.
     pub fn training_rows(&self, data: &Dataset<Example>) -> Result<Vec<Row>> {
-        let row = |example| {
-            let answer = self.right_answer(example)?;
-            self.row(&self.read(example, &[], answer.len())?, &answer)
-        };
-        in_order(data.rows.par_iter().map(|e| row(e).map_err(|why| data.error(e.line, why))))
+        let row = |e: &Example| self.right_row(e, &[]).map_err(|why| data.error(e.line, why));
+        in_order(data.rows.par_iter().map(row))
+    }
+
+    /// An example after demonstrations with what is right as its answer, all of whose tokens are scored with weight 1.
+    ///
+    /// # Errors
+    /// An example without label or answer, or one that does not fit the context window.
+    pub fn right_row(&self, example: &Example, demonstrations: &[Demonstration]) -> Result<Row, String> {
+        let answer = self.right_answer(example)?;
+        self.row(&self.read(example, demonstrations, answer.len())?, &answer)
     }
 
     /// One row per candidate, in the order of [`TaskEncoder::candidates`], for an example after demonstrations. Weights

@@ -6,12 +6,12 @@ pub mod texts;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use model::{LanguageModel, Tokenizer};
+use model::{LanguageModel, Row, Tokenizer};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 pub use self::labels::{ContentFree, Question, Tokens, token_log_probs};
-pub use self::texts::OpenQuestion;
+pub use self::texts::{OpenQuestion, perplexity};
 use crate::data::{Dataset, Example};
 use crate::encode::{Demonstration, TaskEncoder};
 use crate::error::{Error, Result};
@@ -119,6 +119,18 @@ impl Exam {
         };
         metrics.ok()?.as_object().cloned()
     }
+}
+
+/// The right answer of each example as a row, after its demonstrations: what [`perplexity`] is computed of.
+///
+/// # Errors
+/// [`Error::Data`] for the first example without a right answer, or with one that does not fit.
+pub fn right_rows<'d>(
+    encoder: &TaskEncoder,
+    data: &Dataset<Example>,
+    demonstrations: impl Fn(usize) -> &'d [Demonstration] + Sync,
+) -> Result<Vec<Row>> {
+    each(data, |i, example| encoder.right_row(example, demonstrations(i)))
 }
 
 /// One question about labels per example, each after its demonstrations; with its inputs without content if `calibrated`.

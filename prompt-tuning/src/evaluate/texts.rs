@@ -2,10 +2,10 @@
 //! right ones.
 
 use model::generate::{Hooks, Options, generate};
-use model::{Config, Source, Tokenizer};
+use model::{Config, Row, Source, Tokenizer};
 use serde::Serialize;
 
-use super::Examinee;
+use super::{Examinee, token_log_probs};
 use crate::data::Example;
 use crate::encode::{Demonstration, TaskEncoder};
 use crate::error::{Error, Result};
@@ -65,6 +65,21 @@ pub(super) fn write(
         progress(written.len());
     }
     Ok(written)
+}
+
+/// Perplexity of the right texts, `exp(-1/N sum log p)` over the `N` scored tokens of all `rows` together, `examinee.batch`
+/// of them at a time. What ends a text counts as a token of it. `NaN` without tokens.
+///
+/// Tokens are those of the model's own vocabulary: models with the same tokenizer can be compared by it.
+pub fn perplexity(rows: &[Row], examinee: Examinee) -> f64 {
+    let (mut sum, mut n) = (0.0, 0);
+    for part in rows.chunks(examinee.batch.max(1)) {
+        for log_probs in token_log_probs(examinee.model, examinee.prompt, part) {
+            n += log_probs.len();
+            sum += log_probs.into_iter().map(f64::from).sum::<f64>();
+        }
+    }
+    (-sum / n as f64).exp()
 }
 
 /// Tokens that end a text. A folder may name its own beside the tokenizer only.

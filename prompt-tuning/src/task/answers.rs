@@ -123,7 +123,7 @@ impl FreeText {
         let written = &written[..self.end(written).unwrap_or(written.len())];
         match self.end {
             End::None => written.trim(),
-            End::Function => written.trim_end(),
+            End::Function => written.trim_start_matches(['\r', '\n']).trim_end(),
         }
     }
 
@@ -210,6 +210,8 @@ mod tests {
         let code = "def f(n):\n    if n:\n        return 1\n\treturn 2\nprint(f(3))\n    x";
         assert_eq!(free(End::Function).answer(code), "def f(n):\n    if n:\n        return 1\n\treturn 2");
         assert_eq!(free(End::Function).answer("def f(): return 1"), "def f(): return 1");
+        // where `begin` is a line end, the body is all of it
+        assert_eq!(free(End::Function).answer("\n    return 1\n    x\n# y"), "    return 1\n    x");
         let gap = FreeText { stop: vec![], ..free(End::Function) };
         assert_eq!(gap.answer("def f():\n    a\n\n    b\ndef g"), "def f():\n    a\n\n    b");
     }
