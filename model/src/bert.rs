@@ -101,9 +101,16 @@ impl Bert {
         blocks.chain([&mut self.transform])
     }
 
-    /// Hidden states of the wanted tokens as the decoder takes them. In the last block only they need queries and the
-    /// MLP. A cache can only hold a prefix: what a token computes depends on the tokens after it.
-    pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
+    /// Hidden states of the wanted tokens as the decoder takes them: those of [`Bert::encode`] through the head's own layer.
+    pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, step: Step) -> Value {
+        let x = self.encode(tape, embeds, step);
+        let h = activation(tape, &linear(tape, &x, &self.transform, None), self.activation);
+        self.transform_norm.forward(tape, &h)
+    }
+
+    /// Hidden states of the wanted tokens as the last block leaves them. There only they need queries and the MLP. A cache
+    /// can only hold a prefix: what a token computes depends on the tokens after it.
+    pub(crate) fn encode(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
         let placed = add_rows(embeds, &self.position_embeddings, step.positions);
         let types = vec![0; step.positions.len()];
         let mut x = self.norm.forward(tape, &add_rows(&placed, &self.token_type_embeddings, &types));
@@ -114,8 +121,7 @@ impl Bert {
                 block.forward(tape, &x[0], &pass, past)
             });
         }
-        let h = activation(tape, &linear(tape, &x, &self.transform, None), self.activation);
-        self.transform_norm.forward(tape, &h)
+        x
     }
 }
 

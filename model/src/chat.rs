@@ -3,13 +3,18 @@
 //! A model folder brings its template as Jinja, in `tokenizer_config.json` (`chat_template`: a string, or a list of named
 //! ones of which `default` is meant) or in a file `chat_template.jinja`; a GGUF file in its metadata. It is rendered in a
 //! sandbox (`minijinja`) with what transformers' `apply_chat_template` gives it: `messages`, `add_generation_prompt`,
-//! `bos_token`, `eos_token`, `raise_exception`, Python's string methods, and blocks whose lines vanish.
+//! `bos_token`, `eos_token`, `raise_exception`, `tojson`, `break` and `continue`, Python's string methods, and blocks whose
+//! lines vanish. What it does not have: `strftime_now`, which makes a prompt of today another one tomorrow (templates that
+//! ask whether it is defined write their own date), and `{% generation %}`, which marks what is trained.
 
+use std::io::{self, Write};
 use std::path::Path;
 
+use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::ser::{Formatter, PrettyFormatter};
 use tensor::Checkpoint;
 use tensor::gguf::Value as Stored;
 
@@ -78,10 +83,50 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |why: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
         });
+        environment.add_filter("tojson", to_json);
         let context =
             Context { messages, add_generation_prompt: true, bos_token: &self.bos, eos_token: &self.eos };
         let rendered = environment.render_str(&self.source, context);
         rendered.map_err(|e| Error::Chat(e.to_string().replace('\n', "; ")))
+    }
+}
+
+/// As transformers defines it, in the place of jinja's: `json.dumps`, with nothing escaped for HTML.
+fn to_json(value: &minijinja::Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "tojson cannot write ASCII only"));
+    }
+    options.assert_all_used()?;
+    let failed = |e: serde_json::Error| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string());
+    let json = match indent {
+        Some(n) => json_as(value, PrettyFormatter::with_indent(" ".repeat(n).as_bytes())),
+        None => json_as(value, Spaced),
+    };
+    String::from_utf8(json.map_err(failed)?)
+        .map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
+}
+
+fn json_as(value: &minijinja::Value, formatter: impl Formatter) -> Result<Vec<u8>, serde_json::Error> {
+    let mut json = Vec::new();
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, formatter))?;
+    Ok(json)
+}
+
+/// JSON on one line as Python writes it: a space after each comma and colon.
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
     }
 }
 

@@ -138,12 +138,19 @@ impl LanguageModel {
         ops::embed(tape, sources, &self.embedding, prompt)
     }
 
-    /// What the encoder makes of its tokens, `[tokens, d_model]`. Panics for a model without one.
+    /// What the encoder makes of its tokens, `[tokens, d_model]`: of a masked model, the states before its head. Panics for
+    /// a model without one.
     pub fn encode(&self, tape: &Tape, tokens: &Forest, prompt: Option<&Value>) -> Value {
         let embeds = self.embed(tape, &tokens.sources, prompt);
+        let (positions, mask) = (&tokens.positions, &tokens.mask);
         match &self.blocks {
-            Blocks::T5(blocks) => blocks.encode(tape, &embeds, &tokens.positions, &tokens.mask),
-            Blocks::Gpt2(_) | Blocks::Llama(_) | Blocks::Bert(_) => {
+            Blocks::T5(blocks) => blocks.encode(tape, &embeds, positions, mask),
+            Blocks::Bert(blocks) => blocks.encode(
+                tape,
+                &embeds,
+                Step { positions, mask, outputs: None, cache: None, encoded: None },
+            ),
+            Blocks::Gpt2(_) | Blocks::Llama(_) => {
                 panic!("{} has no encoder", self.config.model_type)
             }
         }

@@ -22,6 +22,7 @@ pub mod gpt2;
 pub mod language_model;
 mod layers;
 pub mod llama;
+mod mean_states;
 pub mod packed;
 mod prompt;
 mod read;

@@ -98,8 +98,13 @@ impl Answer {
 
     /// Probabilities among the labels alone: they sum to one.
     pub fn probabilities(&self) -> Vec<f64> {
+        self.log_shares().into_iter().map(f64::exp).collect()
+    }
+
+    /// Their logarithms.
+    fn log_shares(&self) -> Vec<f64> {
         let total = log_sum_exp(self.log_probs.iter().copied());
-        self.log_probs.iter().map(|lp| (lp - total).exp()).collect()
+        self.log_probs.iter().map(|lp| lp - total).collect()
     }
 }
 
@@ -130,11 +135,11 @@ impl Scoring {
             }
             Calibration::Contextual => {
                 let free: Vec<Vec<f64>> =
-                    free.iter().map(|free| self.labels(forms, free).probabilities()).collect();
+                    free.iter().map(|free| self.labels(forms, free).log_shares()).collect();
                 let Answer { mut log_probs } = self.labels(forms, &scores);
                 for (label, lp) in log_probs.iter_mut().enumerate() {
-                    let mean = free.iter().map(|free| free[label]).sum::<f64>() / free.len() as f64;
-                    *lp -= mean.ln();
+                    // in logarithms: what is next to impossible without content must not become a division by zero
+                    *lp -= log_mean_exp(free.iter().map(|free| free[label]));
                 }
                 Answer { log_probs }
             }
@@ -220,6 +225,16 @@ mod tests {
             &answer.probabilities(),
             &[0.384 / (0.384 + 0.16 / 0.375), 1.0 - 0.384 / (0.384 + 0.16 / 0.375)],
         );
+    }
+
+    #[test]
+    fn a_label_that_is_next_to_impossible_without_content_is_still_a_number() {
+        let scoring = Scoring { calibration: Calibration::Contextual, ..Scoring::default() };
+        let forms = [Form { label: 0, n_tokens: 1 }, Form { label: 1, n_tokens: 1 }];
+        // e^-2000 is no f64; the ratio of the labels moves by e^1000 all the same
+        let p = scoring.answer(&forms, &[-1.0, -1000.0], &[vec![-1.0, -2001.0]]);
+        assert_eq!((p.log_probs[0], p.log_probs[1]), (-1.0, 1000.0));
+        close(&p.probabilities(), &[0.0, 1.0]);
     }
 
     #[test]

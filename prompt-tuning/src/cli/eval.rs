@@ -13,7 +13,7 @@ use super::shots::{ShotArgs, sampled};
 use crate::data::{self, Labels};
 use crate::error::{Error, Result};
 use crate::evaluate::{Exam, Examinee};
-use crate::task::Task;
+use crate::task::{Answers, Task};
 use crate::verbalizer::Calibration;
 
 /// Arguments of `eval`.
@@ -52,6 +52,10 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     args.common.apply()?;
     let mut task = Task::read(&args.task)?;
     task.scoring.calibration = args.calibration.unwrap_or(task.scoring.calibration);
+    if let (Answers::Text(_), Some(calibration)) = (&task.answers, args.calibration) {
+        let why = "its answers are texts, and only the probabilities of labels can be calibrated";
+        return Err(Error::file(&args.task, format!("--calibration {}: {why}", calibration.name())));
+    }
     let (session, prompt) = args.on.open(&args.common)?;
     let task = task_for_prompt(task, prompt.as_ref().map(kind_and_length))?;
     let encoder = session.task_encoder(&task)?;

@@ -1,5 +1,6 @@
 //! `few-shot`: a zero- and few-shot study.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use super::progress::Progress;
 use super::session::{PromptedModel, Session, check_prompt_length, kind_and_length, task_for_prompt};
-use super::shots::{ShotArgs, sampled};
+use super::shots::{Candidates, ShotArgs, sampled};
 use super::{Common, print_json, print_line};
 use crate::atomic;
 use crate::data::{self, Dataset, Example, Labels};
@@ -19,7 +20,7 @@ use crate::few_shot::Ordering;
 use crate::soft_prompt::SoftPrompt;
 use crate::study::conduct::{Encoders, Material, Plan};
 use crate::study::{Study, Summary, report};
-use crate::task::{Answers, Task};
+use crate::task::{Answers, DEFAULT_WORDING, Task};
 use crate::template::Template;
 use crate::verbalizer::Calibration;
 
@@ -70,9 +71,6 @@ pub(super) struct FewShotArgs {
     common: Common,
 }
 
-/// What the template of a task is called among its wordings.
-const DEFAULT: &str = "default";
-
 pub(super) fn run(args: &FewShotArgs) -> Result<ExitCode> {
     args.common.apply()?;
     let task = Task::read(&args.task)?;
@@ -88,7 +86,10 @@ pub(super) fn run(args: &FewShotArgs) -> Result<ExitCode> {
     if let Some(out) = &args.out {
         atomic::prepare_folder(out)?;
     }
-    let candidates = args.which.candidates((&session, &task), &data, args.common.json)?;
+    let candidates = match (&args.which.train, &plan.shots[..]) {
+        (None, [0]) => Candidates::none(&task, &data),
+        _ => args.which.candidates((&session, &task), &data, args.common.json)?,
+    };
     let start = Instant::now();
     let material = Material { data: &data, train: &candidates.train, pool: &candidates.pool() };
     let mut progress = Progress::new("few-shot", plan.n_questions(data.rows.len()) as u64, args.common.json);
@@ -105,7 +106,10 @@ pub(super) fn run(args: &FewShotArgs) -> Result<ExitCode> {
         n_train: candidates.train.rows.len(),
         labels: task.labels().iter().map(|l| l.name.clone()).collect(),
         gold: data.rows.iter().filter_map(|e| e.label).collect(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: std::env::args_os()
+            .map(|arg| arg.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join(" "),
         machine: machine(),
         seconds: start.elapsed().as_secs_f64(),
         computed_tokens: tokens.computed,
@@ -148,18 +152,24 @@ fn one_class(data: &Dataset<Example>, task: &Task) -> Result<()> {
 
 /// The wordings that are asked for.
 fn wordings(args: &FewShotArgs, task: &Task) -> Result<Vec<(String, Template)>> {
-    let mut all = vec![(DEFAULT.to_string(), task.template.clone())];
+    let mut all = vec![(DEFAULT_WORDING.to_string(), task.template.clone())];
     all.extend(task.wordings.iter().cloned());
     if args.templates.is_empty() {
         return Ok(all);
     }
+    let mut names: Vec<&String> = Vec::new();
+    args.templates.iter().for_each(|name| {
+        if !names.contains(&name) {
+            names.push(name)
+        }
+    });
     let named = |name: &String| {
         all.iter().find(|(known, _)| known == name).cloned().ok_or_else(|| {
             let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
             Error::Input(format!("--templates {name}: the task has {}", names.join(", ")))
         })
     };
-    args.templates.iter().map(named).collect()
+    names.into_iter().map(named).collect()
 }
 
 fn plan(
@@ -175,13 +185,17 @@ fn plan(
     let mut shots: Vec<usize> = args.shots.iter().map(|&k| k.into()).collect();
     shots.sort_unstable();
     shots.dedup();
-    let mut calibrations = args.calibration.clone();
-    calibrations.dedup();
+    let mut calibrations: Vec<Calibration> = Vec::new();
+    args.calibration.iter().for_each(|c| {
+        if !calibrations.contains(c) {
+            calibrations.push(*c)
+        }
+    });
     let usual = if args.which.choice.is_by_text() { Ordering::NearestLast } else { Ordering::Random };
     let plan = Plan {
         wordings: wordings.into_iter().map(prompted).collect::<Result<_>>()?,
         shots,
-        seeds: args.which.seed..args.which.seed + u64::from(args.seeds),
+        seeds: seeds(args)?,
         choice: args.which.choice,
         ordering: args.order.unwrap_or(usual),
         n_orders: args.orders,
@@ -190,6 +204,15 @@ fn plan(
     };
     plan.check()?;
     Ok(plan)
+}
+
+/// From --seed on.
+fn seeds(args: &FewShotArgs) -> Result<Range<u64>> {
+    let start = args.which.seed;
+    match start.checked_add(args.seeds.into()) {
+        Some(end) => Ok(start..end),
+        None => Err(Error::Input(format!("--seed {start}: there are no {} seeds from there on", args.seeds))),
+    }
 }
 
 /// What the study found, and where it is written.

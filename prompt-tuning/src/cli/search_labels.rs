@@ -81,6 +81,22 @@ fn drawn(mut data: Dataset<Example>, args: &SearchLabelsArgs) -> Dataset<Example
     data
 }
 
+/// A word can only be found for a label that the search sees.
+fn every_label_is_there(task: &Task, train: &Dataset<Example>) -> Result<()> {
+    let has = |label: usize| train.rows.iter().any(|e| e.label == Some(label));
+    match (0..task.labels().len()).find(|&label| !has(label)) {
+        None => Ok(()),
+        Some(label) => Err(Error::file(
+            &train.path,
+            format!(
+                "none of the {} examples that are looked at has the label `{}`; give more data, or more of it with --examples",
+                train.rows.len(),
+                task.labels()[label].name
+            ),
+        )),
+    }
+}
+
 /// The task with the words that the search finds.
 fn search(
     args: &SearchLabelsArgs,
@@ -90,7 +106,14 @@ fn search(
 ) -> Result<Task> {
     let encoder = session.task_encoder(task)?;
     check_prompt_length(&encoder, prompt)?;
+    every_label_is_there(task, train)?;
     let words = words(session.tokenizer()?, session.model.config().vocab_size);
+    if words.len() < task.labels().len() {
+        let (n, labels) = (words.len(), task.labels().len());
+        return Err(Error::Input(format!(
+            "the vocabulary of the model has {n} words of one token for {labels} labels"
+        )));
+    }
     let mut progress = Progress::new("search-labels", train.rows.len() as u64, args.common.json);
     let examinee = session.examinee(prompt, args.batch);
     let log_probs = word_log_probs(&encoder, examinee, train, &words, |n| progress.at(n as u64, ""))?;

@@ -62,17 +62,14 @@ impl ShotArgs {
         let text = |e: &Example| e.fields.values().cloned().collect::<Vec<_>>().join("\n");
         let texts: Vec<String> = train.rows.iter().map(text).collect();
         let queries: Vec<String> = data.rows.iter().map(text).collect();
+        let label_names = label_names(task);
         let embeddings = match self.choice.needs_embeddings() {
             true => Some((embedded(session, &texts, quiet)?, embedded(session, &queries, quiet)?)),
             false => None,
         };
         Ok(Candidates {
             labels: train.rows.iter().map(|e| e.label.unwrap_or(0)).collect(),
-            // where answers are texts, all of them count as one label
-            label_names: match task.labels() {
-                [] => vec!["answer".into()],
-                labels => labels.iter().map(|l| l.name.clone()).collect(),
-            },
+            label_names,
             train,
             texts,
             queries,
@@ -97,6 +94,18 @@ impl ShotArgs {
 }
 
 impl Candidates {
+    /// Nothing to show, where nothing is asked for.
+    pub(super) fn none(task: &Task, data: &Dataset<Example>) -> Candidates {
+        Candidates {
+            train: Dataset { path: PathBuf::new(), rows: Vec::new() },
+            texts: Vec::new(),
+            labels: Vec::new(),
+            label_names: label_names(task),
+            queries: vec![String::new(); data.rows.len()],
+            embeddings: None,
+        }
+    }
+
     pub(super) fn pool(&self) -> Pool<'_> {
         Pool {
             texts: &self.texts,
@@ -105,6 +114,14 @@ impl Candidates {
             queries: &self.queries,
             embeddings: self.embeddings.as_ref().map(|(a, b)| (a, b)),
         }
+    }
+}
+
+/// Where answers are texts, all of them count as one label.
+fn label_names(task: &Task) -> Vec<String> {
+    match task.labels() {
+        [] => vec!["answer".into()],
+        labels => labels.iter().map(|l| l.name.clone()).collect(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! the whole batch, and so are the inputs without content that calibration needs. What the numbers then mean is said in
 //! [`crate::verbalizer`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use autograd::Tape;
@@ -57,7 +58,8 @@ pub struct Scores {
 pub struct Tokens {
     /// Of the forests.
     pub computed: u64,
-    /// Of all questions, each alone, its prompt read once for all answers.
+    /// Of all questions, each alone, its prompt read once for all answers; inputs without content once for all questions
+    /// that have the same.
     pub plain: u64,
 }
 
@@ -85,11 +87,15 @@ impl Question {
         scoring.answer(&forms, &scores.log_probs, &scores.content_free)
     }
 
-    /// Tokens of the longest row, and of the longest of each input without content.
-    fn longest(&self) -> u64 {
+    /// What `plain` of [`Tokens`] counts: the longest row, and the longest of each input without content if nobody before
+    /// had the same.
+    fn plain(&self, seen: &mut HashSet<usize>) -> u64 {
         let longest = |rows: &mut dyn Iterator<Item = &Row>| rows.map(Row::len).max().unwrap_or(0) as u64;
-        let free = self.content_free.iter().map(|rows| longest(&mut rows.iter())).sum::<u64>();
-        longest(&mut self.candidates.iter().map(|c| &c.row)) + free
+        let own = longest(&mut self.candidates.iter().map(|c| &c.row));
+        match seen.insert(Arc::as_ptr(&self.content_free) as usize) {
+            true => own + self.content_free.iter().map(|rows| longest(&mut rows.iter())).sum::<u64>(),
+            false => own,
+        }
     }
 
     fn rows(&self) -> impl Iterator<Item = &Row> {
@@ -133,11 +139,12 @@ pub fn scores(
 ) -> (Vec<Scores>, Tokens) {
     let Examinee { model, prompt, batch, .. } = examinee;
     let (mut all, mut tokens) = (Vec::with_capacity(questions.len()), Tokens::default());
+    let mut seen = HashSet::new();
     for part in questions.chunks(batch.max(1)) {
         let rows: Vec<Row> = part.iter().flat_map(Question::rows).cloned().collect();
         let (log_probs, computed) = of_rows(model, prompt, &rows);
         tokens.computed += computed;
-        tokens.plain += part.iter().map(Question::longest).sum::<u64>();
+        tokens.plain += part.iter().map(|question| question.plain(&mut seen)).sum::<u64>();
         let sum = |lp: Vec<f32>| lp.into_iter().map(f64::from).sum::<f64>();
         let mut sums = log_probs.into_iter().map(sum);
         for question in part {

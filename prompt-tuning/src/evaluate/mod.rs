@@ -132,7 +132,7 @@ pub fn questions<'d>(
     demonstrations: impl Fn(usize) -> &'d [Demonstration] + Sync,
 ) -> Result<Vec<Question>> {
     // one set of rows for all examples that have the same demonstrations, which are then in the same place
-    let mut free: HashMap<usize, ContentFree> = HashMap::new();
+    let mut free: HashMap<(usize, usize), ContentFree> = HashMap::new();
     for (i, example) in data.rows.iter().enumerate().filter(|_| calibrated) {
         let demonstrations = demonstrations(i);
         if let Entry::Vacant(place) = free.entry(address(demonstrations)) {
@@ -148,8 +148,9 @@ pub fn questions<'d>(
     })
 }
 
-fn address(demonstrations: &[Demonstration]) -> usize {
-    demonstrations.as_ptr() as usize
+/// Where they begin is not enough: of one list the first two and the first four are not the same.
+fn address(demonstrations: &[Demonstration]) -> (usize, usize) {
+    (demonstrations.as_ptr() as usize, demonstrations.len())
 }
 
 /// What a model computes is not a number, and why, if its weights are the reason.

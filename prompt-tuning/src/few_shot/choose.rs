@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::bm25::Bm25;
 use super::embed::Embeddings;
+use super::similar;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
@@ -105,20 +106,17 @@ pub fn choose(pool: &Pool, choice: Choice, k: usize, seed: u64) -> Result<Vec<Ar
         Choice::Balanced => same(balanced(pool, &usable, k, &mut rng)?),
         Choice::Bm25 => {
             let index = Bm25::new(usable.iter().map(|&i| pool.texts[i].as_str()));
-            let own = |query: &String| nearest_last(&index.scores(query), k, &usable);
+            let own = |query: &String| last_first(&similar::best(&index.scores(query), k), &usable);
             pool.queries.par_iter().map(own).collect()
         }
         Choice::Nearest | Choice::Mmr => {
             let (of_pool, of_queries) = pool.embeddings.expect("the caller embeds what this choice needs");
-            let own = |i: usize| {
-                let query = of_queries.row(i);
-                let near: Vec<f64> = usable.iter().map(|&j| dot(query, of_pool.row(j))).collect();
-                match choice {
-                    Choice::Nearest => nearest_last(&near, k, &usable),
-                    _ => marginal(&near, k, &usable, of_pool),
-                }
+            let of_pool = of_pool.rows(&usable);
+            let chosen = match choice {
+                Choice::Nearest => similar::nearest(&of_pool, of_queries, k),
+                _ => similar::marginal(&of_pool, of_queries, k),
             };
-            (0..pool.queries.len()).into_par_iter().map(own).collect()
+            chosen.iter().map(|best| last_first(best, &usable)).collect()
         }
     })
 }
@@ -139,78 +137,49 @@ fn folded(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Equally many of each label; which labels get one more is drawn, and so is the order.
+/// Equally many of each label; which labels get one more is drawn among those that have it, and so is the order.
 fn balanced(pool: &Pool, usable: &[usize], k: usize, rng: &mut Rng) -> Result<Vec<usize>> {
     let n_labels = pool.label_names.len();
     let mut labels: Vec<usize> = (0..n_labels).collect();
     rng.shuffle(&mut labels);
-    let mut chosen = Vec::with_capacity(k);
-    for (i, &label) in labels.iter().enumerate() {
-        let wanted = k / n_labels + usize::from(i < k % n_labels);
+    let (each, mut n_more) = (k / n_labels, k % n_labels);
+    let (mut chosen, mut passed_over) = (Vec::with_capacity(k), None);
+    for &label in &labels {
         let of_label: Vec<usize> = usable.iter().copied().filter(|&j| pool.labels[j] == label).collect();
-        if of_label.len() < wanted {
-            return Err(Error::Input(format!(
-                "{wanted} demonstrations of label `{}` are asked for, but the training data has {}; use fewer shots or \
-                 --choice random",
-                pool.label_names[label],
-                of_label.len()
-            )));
+        let name = &pool.label_names[label];
+        too_few(of_label.len(), each.max(1), name)?;
+        let more = usize::from(n_more > 0 && of_label.len() > each);
+        if more == 0 {
+            passed_over = Some(name);
         }
-        chosen.extend(rng.sample(of_label.len(), wanted).into_iter().map(|j| of_label[j]));
+        n_more -= more;
+        chosen.extend(rng.sample(of_label.len(), each + more).into_iter().map(|j| of_label[j]));
+    }
+    if let Some(name) = passed_over.filter(|_| n_more > 0) {
+        too_few(each, each + 1, name)?;
     }
     rng.shuffle(&mut chosen);
     Ok(chosen)
 }
 
-/// The `k` with the largest score, the largest last; of equals the first of the pool is the nearer one.
-fn nearest_last(scores: &[f64], k: usize, usable: &[usize]) -> Arc<[usize]> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    let by_score = |&a: &usize, &b: &usize| scores[b].total_cmp(&scores[a]).then(a.cmp(&b));
-    if k < order.len() {
-        order.select_nth_unstable_by(k, by_score);
-        order.truncate(k);
+fn too_few(there: usize, wanted: usize, label: &str) -> Result<()> {
+    match there < wanted {
+        true => Err(Error::Input(format!(
+            "{wanted} demonstrations of label `{label}` are asked for, but the training data has {there}; use fewer shots or \
+             --choice random"
+        ))),
+        false => Ok(()),
     }
-    order.sort_unstable_by(by_score);
-    order.into_iter().rev().map(|i| usable[i]).collect()
 }
 
-/// The `k` that are picked one after the other by relevance less likeness to those picked before; the first of them last.
-fn marginal(near: &[f64], k: usize, usable: &[usize], embeddings: &Embeddings) -> Arc<[usize]> {
-    let mut likeness = vec![0.0f64; near.len()];
-    let mut picked: Vec<usize> = Vec::with_capacity(k);
-    while picked.len() < k {
-        let gain = |i: usize| near[i] - likeness[i];
-        let open = (0..near.len()).filter(|i| !picked.contains(i));
-        let best = open.reduce(|a, b| if gain(b) > gain(a) { b } else { a });
-        let Some(best) = best else { break };
-        let row = embeddings.row(usable[best]);
-        for (i, likeness) in likeness.iter_mut().enumerate() {
-            let alike = dot(row, embeddings.row(usable[i]));
-            *likeness = if picked.is_empty() { alike } else { likeness.max(alike) };
-        }
-        picked.push(best);
-    }
-    picked.into_iter().rev().map(|i| usable[i]).collect()
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    // lanes of their own, so that the compiler can use vectors
-    let mut sums = [0.0f32; 16];
-    let (a, rest_a) = a.as_chunks::<16>();
-    let (b, rest_b) = b.as_chunks::<16>();
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..16 {
-            sums[i] += a[i] * b[i];
-        }
-    }
-    let rest: f32 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
-    f64::from(sums.iter().sum::<f32>() + rest)
+/// What is best in the place that is nearest to the text.
+fn last_first(best: &[usize], usable: &[usize]) -> Arc<[usize]> {
+    best.iter().rev().map(|&i| usable[i]).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn strings(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|t| t.to_string()).collect()
@@ -261,6 +230,49 @@ mod tests {
     }
 
     #[test]
+    fn one_more_of_a_label_that_has_one_more() {
+        let texts: Vec<String> = (0..7).map(|i| format!("text {i}")).collect();
+        let (labels, names, queries) = ([0, 1, 1, 1, 1, 2, 2], strings(&["a", "b", "c"]), strings(&["q"]));
+        let pool = pool(&texts, &labels, &names, &queries);
+        for seed in 0..20 {
+            let of = |k: usize| {
+                let chosen = choose(&pool, Choice::Balanced, k, seed)?;
+                let count = |label| chosen[0].iter().filter(|&&i| labels[i] == label).count();
+                Ok::<_, Error>([count(0), count(1), count(2)])
+            };
+            assert_eq!((of(5).unwrap(), of(3).unwrap()), ([1, 2, 2], [1, 1, 1]));
+            assert!([[1, 2, 1], [1, 1, 2]].contains(&of(4).unwrap()));
+            let error = of(6).unwrap_err().to_string();
+            assert!(error.contains("2 demonstrations of label `a`") && error.contains("has 1"), "{error}");
+        }
+        let rare = Pool { labels: &[0, 1, 2, 2, 2, 2, 2], ..pool };
+        for seed in 0..20 {
+            let error = choose(&rare, Choice::Balanced, 5, seed).unwrap_err().to_string();
+            assert!(error.starts_with("2 demonstrations") && !error.contains("`c`"), "{error}");
+        }
+        let missing = Pool { labels: &[1, 1, 1, 1, 1, 2, 2], ..pool };
+        let error = choose(&missing, Choice::Balanced, 1, 0).unwrap_err().to_string();
+        assert!(error.contains("of label `a`") && error.contains("has 0"), "{error}");
+        let pair = Pool { labels: &[0, 1, 0, 1, 0, 1, 0], label_names: &names[..2], ..pool };
+        let error = |k| choose(&pair, Choice::Balanced, k, 0).unwrap_err().to_string();
+        assert!(choose(&pair, Choice::Balanced, 7, 0).is_ok() && error(8).contains("8 demonstrations"));
+    }
+
+    /// By embeddings: places in the pool, not among what may be shown.
+    #[test]
+    fn the_nearest_comes_last_and_what_is_asked_is_passed_over() {
+        let texts = strings(&["q", "far", "near", "near"]);
+        let of_pool = Embeddings::new(2, vec![1.0, 0.0, 0.0, 1.0, 1.0, 0.1, 1.0, 0.1]);
+        let of_query = Embeddings::new(2, vec![1.0, 0.0]);
+        let (labels, names, queries) = ([0; 4], strings(&["x"]), strings(&["q"]));
+        let pool =
+            Pool { embeddings: Some((&of_pool, &of_query)), ..pool(&texts, &labels, &names, &queries) };
+        for choice in [Choice::Nearest, Choice::Mmr] {
+            assert_eq!(choose(&pool, choice, 2, 0).unwrap()[0].to_vec(), [1, 2]);
+        }
+    }
+
+    #[test]
     fn the_first_keep_their_order() {
         let texts = strings(&["b", "a", "b", "c"]);
         let (labels, names, queries) = ([0; 4], strings(&["x"]), strings(&["a"]));
@@ -274,41 +286,5 @@ mod tests {
         let (labels, names, queries) = ([0; 4], strings(&["x"]), strings(&["fine film", "plot twist"]));
         let chosen = choose(&pool(&texts, &labels, &names, &queries), Choice::Bm25, 2, 0).unwrap();
         assert_eq!((chosen[0].to_vec(), chosen[1][1]), (vec![2, 0], 1));
-    }
-
-    /// Unit vectors of three numbers.
-    fn embeddings(rows: &[[f32; 3]]) -> Embeddings {
-        Embeddings::new(3, rows.concat())
-    }
-
-    proptest! {
-        #[test]
-        fn nearest_and_mmr_are_what_brute_force_finds(
-            rows in prop::collection::vec(prop::array::uniform3(-1.0f32..1.0), 4..12),
-            query in prop::array::uniform3(-1.0f32..1.0),
-        ) {
-            let texts: Vec<String> = (0..rows.len()).map(|i| i.to_string()).collect();
-            let (labels, names, queries) = (vec![0; rows.len()], strings(&["x"]), strings(&["q"]));
-            let (of_pool, of_query) = (embeddings(&rows), embeddings(&[query]));
-            let pool = Pool { embeddings: Some((&of_pool, &of_query)), ..pool(&texts, &labels, &names, &queries) };
-            let near = |i: usize| dot(of_query.row(0), of_pool.row(i));
-            let mut order: Vec<usize> = (0..rows.len()).collect();
-            order.sort_by(|&a, &b| near(b).total_cmp(&near(a)).then(a.cmp(&b)));
-            let expected: Vec<usize> = order[..3].iter().rev().copied().collect();
-            prop_assert_eq!(choose(&pool, Choice::Nearest, 3, 0).unwrap()[0].to_vec(), expected);
-
-            let mut picked: Vec<usize> = Vec::new();
-            while picked.len() < 3 {
-                let gain = |i: usize| {
-                    let alike = picked.iter().map(|&j| dot(of_pool.row(j), of_pool.row(i))).reduce(f64::max);
-                    near(i) - alike.unwrap_or(0.0)
-                };
-                let open = (0..rows.len()).filter(|i| !picked.contains(i));
-                let best = open.reduce(|a, b| if gain(b) > gain(a) { b } else { a }).unwrap();
-                picked.push(best);
-            }
-            picked.reverse();
-            prop_assert_eq!(choose(&pool, Choice::Mmr, 3, 0).unwrap()[0].to_vec(), picked);
-        }
     }
 }

@@ -1,13 +1,15 @@
-//! Embeddings of texts by the model itself: the mean of its final hidden states over the tokens of a text (of the encoder's,
-//! where there is one), scaled to length 1.
+//! Embeddings of texts by the model itself: the mean of its final hidden states over the tokens of a text
+//! ([`LanguageModel::mean_states`]), scaled to length 1.
 
-use autograd::Tape;
-use kernels::threads::on_pool;
-use model::{Family, Forest, LanguageModel, Source, Tokenizer};
-use tensor::Tensor;
+use kernels::Isa;
+use kernels::matmul::{self, Elements, Epilogue, Layout, Precision, Weight};
+use model::{LanguageModel, Source, Tokenizer};
 
 use crate::error::Result;
 use crate::evaluate::not_finite;
+
+/// More rows than any kernel calls few.
+const MANY_ROWS: usize = 16;
 
 /// Vectors of length 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,33 @@ impl Embeddings {
         &self.values[i * self.width..][..self.width]
     }
 
+    /// The vectors of `texts`, in that order.
+    pub fn rows(&self, texts: &[usize]) -> Embeddings {
+        let values = texts.iter().flat_map(|&i| self.row(i)).copied().collect();
+        Embeddings { width: self.width, values }
+    }
+
+    /// The cosines of the angles between all vectors here and all of `others`, `[self.len(), others.len()]`. They do not
+    /// depend on what other vectors there are. Panics when the widths differ.
+    pub fn cosines(&self, others: &Embeddings) -> Vec<f32> {
+        assert_eq!(self.width, others.width, "vectors of one model");
+        // products of few rows are summed in another order, so there are never few
+        let n_rows = self.len().max(MANY_ROWS);
+        let mut rows = self.values.clone();
+        rows.resize(n_rows * self.width, 0.0);
+        let transposed = Weight {
+            elements: Elements::F32(&others.values),
+            layout: Layout::OutIn,
+            n_in: self.width,
+            n_out: others.len(),
+            precision: Precision::F32,
+        };
+        let mut cosines = vec![0.0; n_rows * others.len()];
+        matmul::forward(Isa::best(), &rows, transposed, Epilogue::default(), &mut cosines);
+        cosines.truncate(self.len() * others.len());
+        cosines
+    }
+
     /// Number of texts.
     pub fn len(&self) -> usize {
         self.values.len() / self.width
@@ -44,11 +73,11 @@ impl Embeddings {
     }
 }
 
-/// Embeddings of `texts`, `batch` at a time; what is longer than the context window is cut. `progress` is told how many are
-/// done.
+/// Embeddings of `texts`, `batch` at a time; what is longer than the context window is cut, and a text without tokens is a
+/// vector of zeros. `progress` is told how many are done.
 ///
 /// # Errors
-/// The tokenizer refuses a text, or the model computes NaN.
+/// The tokenizer refuses a text, its tokens are not the model's, or the model computes NaN.
 pub fn embed(
     model: &LanguageModel,
     tokenizer: &Tokenizer,
@@ -60,14 +89,11 @@ pub fn embed(
     let mut values = Vec::with_capacity(texts.len() * width);
     for part in texts.chunks(batch.max(1)) {
         let row = |text: &String| {
-            let ids = tokenizer.encode(text, true)?;
-            let ids = ids.into_iter().take(model.config().n_positions);
-            Ok(ids.map(Source::Text).collect::<Vec<Source>>())
+            let ids = tokenizer.encode(text, true)?.into_iter().take(model.config().n_positions);
+            Ok(ids.map(Source::Text).collect())
         };
-        let rows = part.iter().map(row).collect::<Result<Vec<_>>>()?;
-        for mean in means(model, &rows) {
-            values.extend(mean);
-        }
+        let rows = part.iter().map(row).collect::<Result<Vec<Vec<Source>>>>()?;
+        values.extend_from_slice(model.mean_states(&rows)?.f32s());
         progress(values.len() / width);
     }
     match values.iter().all(|x| x.is_finite()) {
@@ -76,37 +102,35 @@ pub fn embed(
     }
 }
 
-/// The mean final hidden state of each row; zeros where it has no token.
-fn means(model: &LanguageModel, rows: &[Vec<Source>]) -> Vec<Vec<f32>> {
-    let slices = rows.iter().map(Vec::as_slice);
-    let forest = match model.family() {
-        Family::Causal => Forest::from_rows(slices),
-        Family::Masked | Family::Seq2Seq => Forest::segments(slices),
-    };
-    let width = model.config().d_model;
-    if forest.is_empty() {
-        return vec![vec![0.0; width]; rows.len()];
-    }
-    let states = states(model, &forest);
-    let mean = |i: usize| {
-        let path = forest.path(i);
-        let mut sum = vec![0.0f64; width];
-        for &token in path {
-            let state = &states.f32s()[token as usize * width..][..width];
-            sum.iter_mut().zip(state).for_each(|(sum, x)| *sum += f64::from(*x));
-        }
-        sum.into_iter().map(|sum| (sum / path.len().max(1) as f64) as f32).collect()
-    };
-    (0..rows.len()).map(mean).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
 
-fn states(model: &LanguageModel, forest: &Forest) -> Tensor {
-    on_pool(|| {
-        let tape = Tape::new();
-        let states = match model.family() {
-            Family::Seq2Seq => model.encode(&tape, forest, None),
-            Family::Causal | Family::Masked => model.states(&tape, forest, None, (None, None)),
-        };
-        states.tensor().clone()
-    })
+    fn random(seed: u64, n: usize, width: usize) -> Embeddings {
+        let mut rng = Rng::new(seed);
+        Embeddings::new(width, (0..n * width).map(|_| rng.normal() as f32).collect())
+    }
+
+    #[test]
+    fn cosines_of_unit_vectors() {
+        let v = Embeddings::new(2, vec![3.0, 4.0, 0.0, 0.0, 0.0, -2.0]);
+        assert_eq!((v.row(0), v.row(1), v.row(2)), (&[0.6, 0.8][..], &[0.0, 0.0][..], &[0.0, -1.0][..]));
+        let expected = [1.0, 0.0, -0.8, 0.0, 0.0, 0.0, -0.8, 0.0, 1.0];
+        for (a, b) in v.cosines(&v).iter().zip(expected) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
+        }
+        assert_eq!(v.rows(&[2, 0]).cosines(&v.rows(&[0])).len(), 2);
+    }
+
+    /// Else a choice could depend on how many texts are asked.
+    #[test]
+    fn a_cosine_has_the_same_bits_in_any_company() {
+        let (pool, queries) = (random(1, 50, 37), random(2, 40, 37));
+        let all = queries.cosines(&pool);
+        for i in [0, 7, 39] {
+            assert_eq!(queries.rows(&[i]).cosines(&pool), all[i * 50..][..50]);
+            assert_eq!(queries.rows(&[i]).cosines(&pool.rows(&[49])), all[i * 50 + 49..][..1]);
+        }
+    }
 }

@@ -8,6 +8,7 @@ pub mod choose;
 pub mod embed;
 pub mod order;
 pub mod probe;
+mod similar;
 
 pub use choose::{Choice, Pool, choose};
 pub use order::Ordering;

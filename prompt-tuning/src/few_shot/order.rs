@@ -52,6 +52,11 @@ impl Ordering {
     }
 }
 
+/// How many orders `k` things have: `k!`, or more than can be counted.
+pub fn n_permutations(k: usize) -> usize {
+    (1..=k).fold(1, usize::saturating_mul)
+}
+
 /// All orders of `k` things, in lexicographic order.
 pub fn permutations(k: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..k).collect();
@@ -67,9 +72,10 @@ pub fn permutations(k: usize) -> Vec<Vec<usize>> {
 
 /// `n` different orders of `k` things, the first as they are, the others drawn; all of them where there are no more.
 pub fn drawn(k: usize, n: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
-    if k <= MOST_PERMUTED && permutations(k).len() <= n {
+    if k <= MOST_PERMUTED && n_permutations(k) <= n {
         return permutations(k);
     }
+    let n = n.min(n_permutations(k));
     let mut orders: Vec<Vec<usize>> = vec![(0..k).collect()];
     while orders.len() < n {
         let mut order: Vec<usize> = (0..k).collect();
@@ -129,6 +135,9 @@ mod tests {
             assert_eq!(sorted, orders[0]);
         }
         assert_eq!(drawn(2, 20, &mut rng).len(), 2);
+        // more than there are: all of them, and an end
+        assert_eq!(drawn(6, 1000, &mut rng).len(), 720);
+        assert_eq!((n_permutations(0), n_permutations(6), n_permutations(32)), (1, 720, usize::MAX));
         assert_eq!(drawn(3, 1, &mut rng), [[0, 1, 2]]);
     }
 

@@ -112,12 +112,13 @@ impl Plan {
     }
 
     fn n_orders_of(&self, k: usize) -> usize {
-        let all = || (1..=k.min(order::MOST_PERMUTED + 1)).product::<usize>();
+        let all = order::n_permutations(k);
         match self.ordering {
             _ if k == 0 => 1,
-            Ordering::All => all(),
+            Ordering::All => all,
             Ordering::NearestLast => 1,
-            Ordering::Random | Ordering::GlobalE | Ordering::LocalE => self.n_orders.min(all()),
+            Ordering::Random => self.n_orders.min(all),
+            Ordering::GlobalE | Ordering::LocalE => self.n_orders.min(all).min(RANKED),
         }
     }
 
@@ -231,7 +232,19 @@ impl Plan {
             label: None,
             answer: None,
         };
-        let data = Dataset { path: "texts of the model".into(), rows: texts.iter().map(example).collect() };
+        let mut rows: Vec<Example> = texts.iter().map(example).collect();
+        for shown in demonstrations {
+            // a text must fit after every order, or the orders would be compared on different texts
+            rows.retain(|row| encoder.fits(row, shown).unwrap_or(false));
+        }
+        if rows.is_empty() {
+            let (k, name) = (demonstrations.first().map_or(0, Vec::len), self.ordering.name());
+            return Err(Error::Input(format!(
+                "--order {name}: no text that the model writes fits its context window after {k} demonstrations; use fewer \
+                 shots or --order random"
+            )));
+        }
+        let data = Dataset { path: "texts of the model".into(), rows };
         let mut probabilities = Vec::new();
         for shown in demonstrations {
             let asked = questions(encoder, &data, false, |_| shown)?;

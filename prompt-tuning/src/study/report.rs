@@ -59,14 +59,12 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 fn lead(study: &Study) -> String {
-    format!(
-        "{} rows of <code>{}</code>, {} runs, demonstrations from {} rows of <code>{}</code>.",
-        study.n(),
-        escaped(&study.data),
-        study.runs.len(),
-        study.n_train,
-        escaped(&study.train),
-    )
+    let demonstrations = match study.n_train {
+        0 => "no demonstrations".into(),
+        n => format!("demonstrations from {n} rows of <code>{}</code>", escaped(&study.train)),
+    };
+    let (n, data) = (study.n(), escaped(&study.data));
+    format!("{n} rows of <code>{data}</code>, {} runs, {demonstrations}.", study.runs.len())
 }
 
 fn findings(summary: &Summary) -> String {
@@ -215,10 +213,14 @@ fn what_was_run(study: &Study) -> String {
         thousands(study.plain_tokens),
         if saved.is_finite() { format!(" ({saved:.1} times as many)") } else { String::new() },
     );
+    let demonstrations = match study.n_train {
+        0 => "none".into(),
+        n => format!("{}, {n} rows", study.train),
+    };
     let entries = [
         ("Model", study.model.clone()),
         ("Data", format!("{}, {} rows", study.data, study.n())),
-        ("Demonstrations from", format!("{}, {} rows", study.train, study.n_train)),
+        ("Demonstrations from", demonstrations),
         ("Labels", study.labels.join(", ")),
         ("Runs", format!("{}, seeds {seeds}", study.runs.len())),
         ("Machine", study.machine.clone()),

@@ -42,6 +42,9 @@ use crate::error::{Error, Result};
 use crate::template::Template;
 use crate::verbalizer::Scoring;
 
+/// What the template of a task is called among its wordings.
+pub const DEFAULT_WORDING: &str = "default";
+
 /// What a prompt is tuned for and measured by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
@@ -158,6 +161,9 @@ impl Task {
 
 fn wording((name, value): (&String, &toml::Value)) -> Result<(String, Template), String> {
     let wrong = |why: &str| format!("[templates] {name}: {why}");
+    if name == DEFAULT_WORDING {
+        return Err(wrong("that is what `template` itself is called among the wordings; use another name"));
+    }
     let source = value.as_str().ok_or_else(|| wrong("a template is a string"))?;
     Ok((name.clone(), Template::parse(source).map_err(|e| wrong(&e.to_string()))?))
 }
