@@ -3,6 +3,7 @@
 #
 # usage: scripts/run-examples.sh MODEL [BINARY]      default binary: target/release/prompt-tuning
 #
+# Functions that the model writes are run by this machine's python3 (see scripts/check_code_answers.py) if CHECK_CODE=1.
 # STEPS=N trains the soft prompts for N steps instead of 40.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,6 +32,15 @@ run eval --model "$model" --task $examples/sentiment-zh/task.toml --data $exampl
 run predict --model "$model" --task $examples/words/task.toml stellar dreadful
 run predict --model "$model" --task $examples/en-fr/task.toml Hello
 
+if [ "${CHECK_CODE:-0}" = 1 ]; then
+    for shots in 0 4; do
+        run predict --model "$model" --task $examples/code/task.toml --data $examples/code/test.jsonl \
+            --train $examples/code/train.jsonl --shots $shots --json | grep '^{' >"$out/code"
+        echo "-- $shots demonstrations"
+        scripts/check_code_answers.py $examples/code/test.jsonl <"$out/code"
+    done
+fi
+
 # one task by hard prompt, zero- and few-shot, by a soft prompt in front, and by words and virtual tokens together
 run eval --model "$model" --task $reviews/hard.toml --data $reviews/test.jsonl --train $reviews/train.jsonl --shots 0,4 \
     --policy drop-farthest
@@ -40,3 +50,8 @@ for task in $reviews/task.toml $examples/mixed/task.toml; do
         --schedule linear --clip 1 --out "$out/$name"
     run eval --model "$model" --task "$task" --data $reviews/test.jsonl --prompt "$out/$name"
 done
+
+# translation with virtual tokens in the place of the instruction
+run train --model "$model" --task $examples/en-fr/soft.toml --train $examples/en-fr/train.jsonl --steps "${STEPS:-40}" \
+    --batch 8 --lr 0.005 --schedule linear --clip 1 --out "$out/en-fr"
+run eval --model "$model" --task $examples/en-fr/soft.toml --data $examples/en-fr/test.jsonl --prompt "$out/en-fr"
