@@ -157,19 +157,24 @@ fn wordings(args: &FewShotArgs, task: &Task) -> Result<Vec<(String, Template)>> 
     if args.templates.is_empty() {
         return Ok(all);
     }
-    let mut names: Vec<&String> = Vec::new();
-    args.templates.iter().for_each(|name| {
-        if !names.contains(&name) {
-            names.push(name)
-        }
-    });
     let named = |name: &String| {
         all.iter().find(|(known, _)| known == name).cloned().ok_or_else(|| {
             let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
             Error::Input(format!("--templates {name}: the task has {}", names.join(", ")))
         })
     };
-    names.into_iter().map(named).collect()
+    distinct(&args.templates).iter().map(named).collect()
+}
+
+/// Each once, in the order in which they first come.
+fn distinct<T: PartialEq + Clone>(items: &[T]) -> Vec<T> {
+    let mut distinct: Vec<T> = Vec::new();
+    for item in items {
+        if !distinct.contains(item) {
+            distinct.push(item.clone());
+        }
+    }
+    distinct
 }
 
 fn plan(
@@ -185,12 +190,6 @@ fn plan(
     let mut shots: Vec<usize> = args.shots.iter().map(|&k| k.into()).collect();
     shots.sort_unstable();
     shots.dedup();
-    let mut calibrations: Vec<Calibration> = Vec::new();
-    args.calibration.iter().for_each(|c| {
-        if !calibrations.contains(c) {
-            calibrations.push(*c)
-        }
-    });
     let usual = if args.which.choice.is_by_text() { Ordering::NearestLast } else { Ordering::Random };
     let plan = Plan {
         wordings: wordings.into_iter().map(prompted).collect::<Result<_>>()?,
@@ -199,7 +198,7 @@ fn plan(
         choice: args.which.choice,
         ordering: args.order.unwrap_or(usual),
         n_orders: args.orders,
-        calibrations,
+        calibrations: distinct(&args.calibration),
         policy: args.which.policy,
     };
     plan.check()?;

@@ -6,6 +6,7 @@
 //! [`crate::verbalizer`].
 
 use std::collections::HashSet;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use autograd::Tape;
@@ -61,6 +62,13 @@ pub struct Tokens {
     /// Of all questions, each alone, its prompt read once for all answers; inputs without content once for all questions
     /// that have the same.
     pub plain: u64,
+}
+
+impl AddAssign for Tokens {
+    fn add_assign(&mut self, more: Tokens) {
+        self.computed += more.computed;
+        self.plain += more.plain;
+    }
 }
 
 impl Question {

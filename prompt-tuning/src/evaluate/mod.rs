@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 pub use self::labels::{ContentFree, Question, Tokens, token_log_probs};
-pub use self::texts::{OpenQuestion, perplexity};
+pub use self::texts::{OpenQuestion, mean_loss, perplexity};
 use crate::data::{Dataset, Example};
 use crate::encode::{Demonstration, TaskEncoder};
 use crate::error::{Error, Result};

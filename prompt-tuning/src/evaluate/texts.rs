@@ -72,6 +72,11 @@ pub(super) fn write(
 ///
 /// Tokens are those of the model's own vocabulary: models with the same tokenizer can be compared by it.
 pub fn perplexity(rows: &[Row], examinee: Examinee) -> f64 {
+    mean_loss(rows, examinee).exp()
+}
+
+/// Mean of `-log p` over the scored tokens of all `rows` together, `examinee.batch` of them at a time. `NaN` without tokens.
+pub fn mean_loss(rows: &[Row], examinee: Examinee) -> f64 {
     let (mut sum, mut n) = (0.0, 0);
     for part in rows.chunks(examinee.batch.max(1)) {
         for log_probs in token_log_probs(examinee.model, examinee.prompt, part) {
@@ -79,7 +84,7 @@ pub fn perplexity(rows: &[Row], examinee: Examinee) -> f64 {
             sum += log_probs.into_iter().map(f64::from).sum::<f64>();
         }
     }
-    (-sum / n as f64).exp()
+    -sum / n as f64
 }
 
 /// Tokens that end a text. A folder may name its own beside the tokenizer only.

@@ -67,6 +67,8 @@ pub trait Encoders {
 struct Sitting<'a> {
     wording: &'a str,
     encoder: &'a TaskEncoder<'a>,
+    /// Every example of the training data as it is shown.
+    shown: &'a [Demonstration],
     k: usize,
     seed: u64,
 }
@@ -134,17 +136,18 @@ impl Plan {
         mut progress: impl FnMut(usize),
     ) -> Result<(Vec<Run>, Tokens)> {
         self.check()?;
+        let shown = shown(task, material.train)?;
         let (mut runs, mut tokens, mut done) = (Vec::new(), Tokens::default(), 0);
         for (wording, template) in &self.wordings {
             let task = Task { template: template.clone(), ..task.clone() };
             let encoder = encoders.encoder(&task)?;
             for &k in &self.shots {
                 for seed in self.seeds_of(k) {
-                    let sitting = Sitting { wording, encoder: &encoder, k, seed };
+                    let sitting = Sitting { wording, encoder: &encoder, shown: &shown, k, seed };
                     let mut step = |n: usize| progress(done + n);
                     let (of_sitting, n) = self.sit(&sitting, material, examinee, &mut step)?;
                     done += self.n_orders_of(k) * material.data.rows.len();
-                    tokens = Tokens { computed: tokens.computed + n.computed, plain: tokens.plain + n.plain };
+                    tokens += n;
                     runs.extend(of_sitting);
                 }
             }
@@ -160,16 +163,15 @@ impl Plan {
         examinee: Examinee,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Vec<Run>, Tokens)> {
-        let Sitting { encoder, k, seed, .. } = *sitting;
-        let shown = shown(encoder.task(), material.train)?;
+        let Sitting { encoder, shown, k, seed, .. } = *sitting;
         let chosen = choose(material.pool, self.choice, k, seed)?;
-        let orders = self.orders(sitting, (&shown, &chosen), examinee)?;
+        let orders = self.orders(sitting, &chosen, examinee)?;
         let calibrated = self.calibrations.iter().any(|c| *c != Calibration::None);
         let (mut asked, mut shots): (Vec<Question>, Vec<Shots>) = (Vec::new(), Vec::new());
         for permutation in &orders {
             let permuted = permuted(&chosen, permutation);
-            let fitting = Shots::fit(encoder, material.data, (&shown, permuted), self.policy)?;
-            let demonstrations = fitting.demonstrations(&shown);
+            let fitting = Shots::fit(encoder, material.data, (shown, permuted), self.policy)?;
+            let demonstrations = fitting.demonstrations(shown);
             asked.extend(questions(encoder, material.data, calibrated, |i| &demonstrations[i])?);
             shots.push(fitting);
         }
@@ -194,10 +196,10 @@ impl Plan {
     fn orders(
         &self,
         sitting: &Sitting,
-        (shown, chosen): (&[Demonstration], &[Arc<[usize]>]),
+        chosen: &[Arc<[usize]>],
         examinee: Examinee,
     ) -> Result<Vec<Vec<usize>>> {
-        let Sitting { encoder, k, seed, .. } = *sitting;
+        let Sitting { encoder, shown, k, seed, .. } = *sitting;
         let mut rng = Rng::new(seed).fork(RNG_STREAM);
         match self.ordering {
             _ if k == 0 => Ok(vec![Vec::new()]),

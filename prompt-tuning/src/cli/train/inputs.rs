@@ -274,14 +274,7 @@ impl Inputs {
 
     /// Without a task, dev says the mean loss of its completion tokens.
     fn evaluate_rows(&self, step: u64, prompt: &SoftPrompt, rows: &[Row], batch: usize) -> Result<DevReport> {
-        let (mut sum, mut n) = (0.0, 0usize);
-        for part in rows.chunks(batch) {
-            for token in evaluate::token_log_probs(&self.session.model, Some(prompt), part).concat() {
-                sum -= f64::from(token);
-                n += 1;
-            }
-        }
-        let loss = sum / n as f64;
+        let loss = evaluate::mean_loss(rows, self.session.examinee(Some(prompt), batch));
         let metrics =
             serde_json::Map::from_iter([("n".into(), rows.len().into()), ("loss".into(), loss.into())]);
         Ok(DevReport { step, score: -loss, metrics })
