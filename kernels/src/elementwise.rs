@@ -4,6 +4,7 @@
 //! add    out = a + b          backward: d_a = d_b = d_out, for which no kernel is needed
 //! scale  out = factor x       backward: d_x = factor d_out, the same kernel
 //! ```
+//! and sums over rows: the gradient of what was added to every row (a bias).
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -12,7 +13,7 @@ use crate::{
     Elements, Isa,
     blocks::Widen,
     simd::{Simd, SimdOp},
-    slices::{Added, Step, TASK, run_all, run_map},
+    slices::{Added, RowStep, Step, TASK, map, n_rows, run_all, run_map, sum_rows},
 };
 
 /// `out = a + b`
@@ -53,6 +54,27 @@ impl Step<1, 1> for Scaled {
     #[inline(always)]
     fn step<S: Simd>(self, s: S, [x]: [S::V; 1], _: [S::V; 1]) -> [S::V; 1] {
         [s.mul(x, s.splat(self.0))]
+    }
+}
+
+/// `out[C] = Σ_t x[t, C]`, in an order that does not depend on the threads.
+///
+/// Panics when `x` is no whole rows of `C = out.len()`.
+pub fn sum_of_rows(isa: Isa, x: &[f32], out: &mut [f32]) {
+    let width = out.len();
+    sum_rows(isa, Rows { x, width }, n_rows(x.len(), width), [out]);
+}
+
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    x: &'a [f32],
+    width: usize,
+}
+
+impl RowStep<1> for Rows<'_> {
+    #[inline(always)]
+    fn add<S: Simd>(self, s: S, row: usize, sums: [&mut [f32]; 1]) {
+        map(s, Added(Scaled(1.0)), [&self.x[row * self.width..][..self.width]], sums);
     }
 }
 

@@ -4,20 +4,21 @@
 //! forward   x̂_i = (x_i - mean) r,   r = (var + eps)^(-1/2),   y_i = x̂_i w_i + b_i
 //! backward  d_x̂_i = d_y_i w_i
 //!           d_x_i = r (d_x̂_i - mean_j(d_x̂_j) - x̂_i mean_j(d_x̂_j x̂_j))
+//!           d_w_i = Σ_rows d_y_i x̂_i,   d_b_i = Σ_rows d_y_i                where they are trained
 //! ```
 //!
 //! Derivation: `∂x̂_j/∂x_i = r (δ_ij - 1/C - x̂_i x̂_j / C)`, where `-1/C` comes from the mean and `-x̂_i x̂_j / C` from
-//! `r`; summing `d_x̂_j` over it gives the two means. The parameters are frozen, so they have no gradient.
+//! `r`; summing `d_x̂_j` over it gives the two means.
 //!
 //! Source: Ba, Kiros & Hinton 2016, "Layer Normalization" (arXiv 1607.06450). The variance is the biased one.
 
 use crate::{
     Isa,
     simd::{Simd, SimdOp},
-    slices::{Added, Step, map, n_rows, rows_per_task, run_all, sums},
+    slices::{Added, RowStep, Step, map, n_rows, rows_per_task, run_all, sum_rows, sums},
 };
 
-/// The frozen parameters of the layer.
+/// The parameters of the layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Affine<'a> {
     /// Factor of each column, `[C]`.
@@ -117,7 +118,7 @@ impl Step<3, 1> for Normalise {
     }
 }
 
-/// The gradient with respect to `x`; `weight` and `bias` are frozen.
+/// The gradient with respect to `x`.
 ///
 /// Panics when the sizes do not fit together.
 pub fn backward_input(
@@ -242,6 +243,55 @@ impl Step<3, 1> for RowBackward {
     }
 }
 
+/// The gradients with respect to weight and bias, `[C]` each, summed over the rows.
+///
+/// Panics when the sizes do not fit together.
+pub fn backward_affine(
+    isa: Isa,
+    x: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+    d_y: &[f32],
+    [d_weight, d_bias]: [&mut [f32]; 2],
+) {
+    let t = n_rows(x.len(), d_weight.len());
+    assert_eq!((d_y.len(), d_bias.len()), (x.len(), d_weight.len()), "d_y and d_bias");
+    assert_eq!((mean.len(), rstd.len()), (t, t), "one mean and rstd per row");
+    sum_rows(isa, AffineRows { x, mean, rstd, d_y }, t, [d_weight, d_bias]);
+}
+
+#[derive(Clone, Copy)]
+struct AffineRows<'a> {
+    x: &'a [f32],
+    mean: &'a [f32],
+    rstd: &'a [f32],
+    d_y: &'a [f32],
+}
+
+impl RowStep<2> for AffineRows<'_> {
+    #[inline(always)]
+    fn add<S: Simd>(self, s: S, row: usize, sums: [&mut [f32]; 2]) {
+        let c = sums[0].len();
+        let [x, d_y] = [self.x, self.d_y].map(|x| &x[row * c..][..c]);
+        map(s, AffineRow { mean: self.mean[row], rstd: self.rstd[row] }, [x, d_y], sums);
+    }
+}
+
+/// `x`, `d_y`, added to the gradients of weight and bias
+#[derive(Clone, Copy)]
+struct AffineRow {
+    mean: f32,
+    rstd: f32,
+}
+
+impl Step<2, 2> for AffineRow {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x, d_y]: [S::V; 2], [d_weight, d_bias]: [S::V; 2]) -> [S::V; 2] {
+        let normed = s.mul(s.sub(x, s.splat(self.mean)), s.splat(self.rstd));
+        [s.mul_add(d_y, normed, d_weight), s.add(d_bias, d_y)]
+    }
+}
+
 /// The specification: plain loops over one row.
 pub mod reference {
     use crate::real::Real;
@@ -276,5 +326,12 @@ pub mod reference {
             through_rstd += d_normed[i] * normed[i] / c;
         }
         (0..x.len()).map(|i| rstd * (d_normed[i] - through_mean - normed[i] * through_rstd)).collect()
+    }
+
+    /// What one row adds to the gradients of weight and bias: in the forward pass this was
+    /// `y[i] = (x[i] - mean) * rstd * weight[i] + bias[i]`.
+    pub fn backward_affine<R: Real>(x: &[R], mean: R, rstd: R, d_y: &[R]) -> (Vec<R>, Vec<R>) {
+        let d_weight = x.iter().zip(d_y).map(|(&x, &d_y)| d_y * (x - mean) * rstd).collect();
+        (d_weight, d_y.to_vec())
     }
 }

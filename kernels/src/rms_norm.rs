@@ -3,16 +3,17 @@
 //! ```text
 //! forward   y_i = x_i r w_i,   r = (mean_j(x_j²) + eps)^(-1/2)
 //! backward  d_x_i = r (d_y_i w_i - x_i r² mean_j(d_y_j w_j x_j))
+//!           d_w_i = Σ_rows d_y_i x_i r                                    where it is trained
 //! ```
 //!
-//! Derivation: `∂r/∂x_i = -r³ x_i / C`, so `d_x_i = r d_y_i w_i + Σ_j d_y_j w_j x_j ∂r/∂x_i`. `w` is frozen.
+//! Derivation: `∂r/∂x_i = -r³ x_i / C`, so `d_x_i = r d_y_i w_i + Σ_j d_y_j w_j x_j ∂r/∂x_i`.
 //!
 //! Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization" (arXiv 1910.07467).
 
 use crate::{
     Isa,
     simd::{Simd, SimdOp},
-    slices::{Added, Step, map, n_rows, rows_per_task, run_all, sums},
+    slices::{Added, RowStep, Step, map, n_rows, rows_per_task, run_all, sum_rows, sums},
 };
 
 /// `y[T,C] = x * rstd * weight`, `rstd = (mean(x²) + eps)^(-1/2)` per row of `C = weight.len()`; keeps `rstd[T]`.
@@ -76,7 +77,7 @@ impl Step<2, 1> for Normalise {
     }
 }
 
-/// The gradient with respect to `x`; `weight` is frozen.
+/// The gradient with respect to `x`.
 ///
 /// Panics when the sizes do not fit together.
 pub fn backward_input(isa: Isa, x: &[f32], weight: &[f32], rstd: &[f32], d_y: &[f32], d_x: &mut [f32]) {
@@ -169,6 +170,44 @@ impl Step<3, 1> for RowBackward {
     }
 }
 
+/// The gradient with respect to the weight, `[C]`, summed over the rows.
+///
+/// Panics when the sizes do not fit together.
+pub fn backward_weight(isa: Isa, x: &[f32], rstd: &[f32], d_y: &[f32], d_weight: &mut [f32]) {
+    let t = n_rows(x.len(), d_weight.len());
+    assert_eq!((d_y.len(), rstd.len()), (x.len(), t), "d_y and one rstd per row");
+    sum_rows(isa, WeightRows { x, rstd, d_y }, t, [d_weight]);
+}
+
+#[derive(Clone, Copy)]
+struct WeightRows<'a> {
+    x: &'a [f32],
+    rstd: &'a [f32],
+    d_y: &'a [f32],
+}
+
+impl RowStep<1> for WeightRows<'_> {
+    #[inline(always)]
+    fn add<S: Simd>(self, s: S, row: usize, sums: [&mut [f32]; 1]) {
+        let c = sums[0].len();
+        let [x, d_y] = [self.x, self.d_y].map(|x| &x[row * c..][..c]);
+        map(s, WeightRow { rstd: self.rstd[row] }, [x, d_y], sums);
+    }
+}
+
+/// `x`, `d_y`, added to the gradient of the weight
+#[derive(Clone, Copy)]
+struct WeightRow {
+    rstd: f32,
+}
+
+impl Step<2, 1> for WeightRow {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, [x, d_y]: [S::V; 2], [d_weight]: [S::V; 1]) -> [S::V; 1] {
+        [s.mul_add(d_y, s.mul(x, s.splat(self.rstd)), d_weight)]
+    }
+}
+
 /// The specification: plain loops over one row.
 pub mod reference {
     use crate::real::Real;
@@ -195,5 +234,10 @@ pub mod reference {
         }
         // in the forward pass this was y[i] = x[i] * rstd * weight[i]
         (0..x.len()).map(|i| rstd * (d_y[i] * weight[i] - x[i] * rstd * rstd * through_rstd)).collect()
+    }
+
+    /// What one row adds to the gradient of the weight: in the forward pass this was `y[i] = x[i] * rstd * weight[i]`.
+    pub fn backward_weight<R: Real>(x: &[R], rstd: R, d_y: &[R]) -> Vec<R> {
+        x.iter().zip(d_y).map(|(&x, &d_y)| d_y * x * rstd).collect()
     }
 }

@@ -213,3 +213,50 @@ pub(crate) fn n_rows(len: usize, width: usize) -> usize {
     assert!(width > 0 && len.is_multiple_of(width), "{len} numbers are no whole rows of {width}");
     len / width
 }
+
+/// What one row adds to sums over rows.
+pub(crate) trait RowStep<const O: usize>: Copy + Send + Sync {
+    /// Adds row `row` to `sums`, which have a number per column.
+    fn add<S: Simd>(self, s: S, row: usize, sums: [&mut [f32]; O]);
+}
+
+/// `out = Σ_row f(row)` for columns: some rows are one task with sums of its own, and these are added up in order. How
+/// the rows are cut does not depend on the threads.
+pub(crate) fn sum_rows<F: RowStep<O>, const O: usize>(isa: Isa, f: F, n_rows: usize, mut out: [&mut [f32]; O]) {
+    const LEAST_ROWS: usize = 64;
+    let width = out[0].len();
+    out.iter_mut().for_each(|out| out.fill(0.0));
+    if n_rows == 0 || width == 0 {
+        return;
+    }
+    let n = rows_per_task(width).max(LEAST_ROWS);
+    let mut partial = vec![0.0; n_rows.div_ceil(n) * O * width];
+    let tasks = partial.chunks_mut(O * width).enumerate();
+    run_all(isa, tasks.map(|(i, sums)| SumRows { f, rows: i * n..n_rows.min((i + 1) * n), width, sums }));
+    for sums in partial.chunks_exact(O * width) {
+        for (out, sums) in out.iter_mut().zip(sums.chunks_exact(width)) {
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+        }
+    }
+}
+
+struct SumRows<'a, F, const O: usize> {
+    f: F,
+    rows: std::ops::Range<usize>,
+    width: usize,
+    /// One after the other.
+    sums: &'a mut [f32],
+}
+
+impl<F: RowStep<O>, const O: usize> SimdOp for SumRows<'_, F, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let SumRows { f, rows, width, sums } = self;
+        for row in rows {
+            let mut parts = sums.chunks_exact_mut(width);
+            f.add(s, row, std::array::from_fn(|_| parts.next().expect("as many sums as results")));
+        }
+    }
+}

@@ -136,8 +136,12 @@ impl Case {
             assert_bound(&what("forward"), &self.forward(isa), &out, (&out_scale, shape.n_in));
             assert_bound(&what("backward"), &self.backward(isa), &d_x, (&d_x_scale, shape.n_out));
             let mut of_weight = vec![f32::NAN; d_w.len()];
-            backward_weight(isa, &self.x, &self.d_out, shape, &mut of_weight);
+            backward_weight(isa, (&self.x, &self.d_out), shape, None, &mut of_weight);
             assert_bound(&what("of the weight"), &of_weight, &d_w, (&d_w_scale, self.m));
+            let mut twice = vec![f32::NAN; d_w.len()];
+            backward_weight(isa, (&self.x, &self.d_out), shape, Some(&of_weight), &mut twice);
+            let [sum, scale] = [&d_w, &d_w_scale].map(|d| d.iter().map(|d| 2.0 * d).collect::<Vec<_>>());
+            assert_bound(&what("of the weight, added"), &twice, &sum, (&scale, self.m));
         }
     }
 }
@@ -175,7 +179,7 @@ fn a_product_done_by_hand() {
             backward_input(isa, &[1.0, 10.0, 100.0], w, &mut d_x);
             assert_eq!(d_x, [321.0, 654.0], "{} {layout:?}", isa.name());
             let mut d_w = [0.0; 6];
-            backward_weight(isa, &x, &[1.0, 10.0, 100.0], Shape { layout, n_in: 2, n_out: 3 }, &mut d_w);
+            backward_weight(isa, (&x, &[1.0, 10.0, 100.0]), Shape { layout, n_in: 2, n_out: 3 }, None, &mut d_w);
             let expected = match layout {
                 Layout::InOut => [1.0, 10.0, 100.0, 2.0, 20.0, 200.0],
                 Layout::OutIn => [1.0, 2.0, 10.0, 20.0, 100.0, 200.0],

@@ -128,7 +128,7 @@ impl Op for Lstm {
         grads.add(w, || {
             Tensor::build(self.w.shape(), |d_w| {
                 let shape = Shape { layout: Layout::OutIn, n_in: width, n_out: 4 * width };
-                matmul::backward_weight(Isa::best(), &h_before, d_gates.f32s(), shape, d_w);
+                matmul::backward_weight(Isa::best(), (&h_before, d_gates.f32s()), shape, None, d_w);
             })
         });
         grads.add(b, || {

@@ -1,4 +1,4 @@
-//! A frozen number per head and distance that is added to the scores: relative positions.
+//! A number per head and distance that is added to the scores: relative positions.
 //!
 //! The queries of a tile are neighbours in the batch, so their positions are a few runs that count up by one. Along a run
 //! the numbers of one key are neighbours in the table, so they are copied, not looked up one by one. They are copied to
@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::visible::TILE;
 
-/// `score[h][i][j] += table[h][query_positions[i] - key_positions[j]]`, without a gradient.
+/// `score[h][i][j] += table[h][query_positions[i] - key_positions[j]]`
 #[derive(Clone, Copy, Debug)]
 pub struct Bias<'a> {
     /// Position of each query in its sequence.

@@ -28,6 +28,7 @@ use std::ops::Range;
 
 mod backward;
 mod bias;
+mod bias_gradient;
 mod forward;
 mod pack;
 mod product;
@@ -39,6 +40,7 @@ mod visible;
 
 pub use backward::backward;
 pub use bias::Bias;
+pub use bias_gradient::backward_bias;
 pub use forward::forward;
 pub use rows::{Rows, RowsMut};
 
@@ -77,7 +79,7 @@ pub struct Inputs<'a> {
     pub v: Rows<'a>,
     /// Who sees whom; its length is the number of keys.
     pub mask: Mask<'a>,
-    /// What is added to the scores, if anything. It is frozen: there is no gradient for it.
+    /// What is added to the scores, if anything. Its gradient is [`backward_bias`].
     pub bias: Option<Bias<'a>>,
     /// Number of query rows.
     pub n_queries: usize,

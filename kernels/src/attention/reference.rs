@@ -111,3 +111,26 @@ pub fn backward<R: Real>(x: &Inputs<R>, d_out: &[R]) -> (Vec<R>, Vec<R>, Vec<R>)
     }
     (d_q, d_k, d_v)
 }
+
+/// The gradient of the bias' table: in the forward pass each number was added to the score of every pair at its distance.
+pub fn backward_bias<R: Real>(x: &Inputs<R>, d_out: &[R]) -> Vec<R> {
+    let bias = x.bias.expect("a bias");
+    let (out, lse) = forward(x);
+    let mut d_table = vec![R::from_f64(0.0); bias.table.len()];
+    for head in 0..x.heads.n_heads {
+        let (table, reach) = bias.of_head(head, x.heads.n_heads);
+        for i in 0..x.n_queries() {
+            for j in x.visible(i) {
+                let (at_q, at_k) = x.places(head, i, j);
+                let p = (x.score(head, i, j) - lse[i * x.heads.n_heads + head]).exp();
+                let mut d_score = R::from_f64(0.0);
+                for d in 0..x.heads.head_dim {
+                    d_score += p * d_out[at_q + d] * (x.v[at_k + d] - out[at_q + d]);
+                }
+                let distance = i64::from(bias.query_positions[i]) - i64::from(bias.key_positions[j]);
+                d_table[head * table.len() + (distance.clamp(-reach, reach) + reach) as usize] += d_score;
+            }
+        }
+    }
+    d_table
+}

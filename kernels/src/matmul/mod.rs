@@ -1,4 +1,4 @@
-//! Matrix products of f32 activations with frozen weights of any dtype, where they lie.
+//! Matrix products of f32 activations with weights of any dtype, where they lie.
 //!
 //! Forward and backward are the same product `C[m, n] = A[m, k] · B[k, n]`: `A` is the activations, and `B` is the
 //! weight, read either along its rows or across them (`Order`). Nothing transposes or widens a weight as a whole.
@@ -32,6 +32,7 @@ mod tiles;
 use std::ops::Range;
 
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use crate::Isa;
 use crate::blocks::Blocks;
@@ -144,11 +145,18 @@ pub fn backward_input(isa: Isa, d_out: &[f32], w: Weight, d_x: &mut [f32]) {
     run(isa, Product { a: d_out, b, order, size, precision, epilogue }, d_x);
 }
 
-/// `d_w = xᵀ · d_out` in the layout of the weight, summed over the rows: the gradient of [`forward`] with respect to `W`.
+/// `d_w = xᵀ · d_out` in the layout of the weight, summed over the rows, plus `before` (the same shape) where there is
+/// a gradient already: the gradient of [`forward`] with respect to `W`.
 ///
 /// The transposed factor is copied once: a small part of the work, as each of its numbers is used `n_in` or `n_out`
 /// times. Panics when a length does not fit.
-pub fn backward_weight(isa: Isa, x: &[f32], d_out: &[f32], shape: reference::Shape, d_w: &mut [f32]) {
+pub fn backward_weight(
+    isa: Isa,
+    (x, d_out): (&[f32], &[f32]),
+    shape: reference::Shape,
+    before: Option<&[f32]>,
+    d_w: &mut [f32],
+) {
     let reference::Shape { layout, n_in, n_out } = shape;
     let rows = rows(x.len(), n_in, d_out.len(), n_out);
     let (first, m, second, n) = match layout {
@@ -158,24 +166,25 @@ pub fn backward_weight(isa: Isa, x: &[f32], d_out: &[f32], shape: reference::Sha
     assert_eq!(first.len(), rows * m, "the weight's gradient needs {rows} rows of {m}");
     let a = transposed(first, m);
     let (b, order, size) = (Elements::F32(second), Order::RowMajor, Size { m, k: rows, n });
-    let (precision, epilogue) = (Precision::F32, Epilogue::default());
+    let (precision, epilogue) = (Precision::F32, Epilogue { bias: None, residual: before });
     run(isa, Product { a: &a, b, order, size, precision, epilogue }, d_w);
 }
 
-/// `[rows, width]` to `[width, rows]`, a square of cache lines at a time.
+/// `[rows, width]` to `[width, rows]`: a band of columns is a task, and goes a square of cache lines at a time.
 fn transposed(x: &[f32], width: usize) -> Vec<f32> {
     const SIDE: usize = 16;
     let rows = x.len() / width.max(1);
     let mut out = vec![0.0; x.len()];
-    for c in (0..width).step_by(SIDE) {
-        for r in (0..rows).step_by(SIDE) {
-            for c in c..width.min(c + SIDE) {
-                for r in r..rows.min(r + SIDE) {
-                    out[c * rows + r] = x[r * width + c];
+    let band = |(i, band): (usize, &mut [f32])| {
+        for first in (0..rows).step_by(SIDE) {
+            for (c, out) in band.chunks_exact_mut(rows).enumerate() {
+                for r in first..rows.min(first + SIDE) {
+                    out[r] = x[r * width + i * SIDE + c];
                 }
             }
         }
-    }
+    };
+    out.par_chunks_mut((SIDE * rows).max(1)).enumerate().for_each(band);
     out
 }
 

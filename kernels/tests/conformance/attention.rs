@@ -138,6 +138,8 @@ pub(crate) struct Results {
     pub(crate) d_q: Vec<f32>,
     pub(crate) d_k: Vec<f32>,
     pub(crate) d_v: Vec<f32>,
+    /// Of the bias, if there is one.
+    pub(crate) d_table: Option<Vec<f32>>,
 }
 
 impl Case {
@@ -210,7 +212,13 @@ impl Data {
             self.run_backward(isa, inputs, (&out, &lse), Gradients { d_q, d_k, d_v });
         }
         let [d_q, d_k, d_v] = grads;
-        Results { out, lse, d_q, d_k, d_v }
+        let d_table = self.bias().map(|bias| {
+            let mut d_table = nans(bias.table.len());
+            let upstream = Upstream { out: &out, lse: &lse, d_out: &self.d_out };
+            attention::backward_bias(inputs, upstream, &mut d_table);
+            d_table
+        });
+        Results { out, lse, d_q, d_k, d_v, d_table }
     }
 
     fn bias(&self) -> Option<Bias<'_>> {
@@ -238,6 +246,13 @@ impl Data {
         named("out", close_or_zero(&actual.out, &out, tol))?;
         named("lse", close(&actual.lse, &lse, tol))?;
         named("d_v", close_or_zero(&actual.d_v, &d_v, of_sum(&d_v)))?;
+        if let Some(d_table) = &actual.d_table {
+            let expected = reference::backward_bias(&inputs, &to_f64(&self.d_out));
+            // one number for very many pairs, whose gradients have either sign
+            let tol = of_sum(&expected);
+            let tol = Tolerance { absolute: tol.absolute * (self.mask.queries as f64).sqrt().max(1.0), ..tol };
+            named("d_table", close_or_zero(d_table, &expected, tol))?;
+        }
         // one key per query: the softmax is constant
         if d_q.iter().all(|&d| d.abs() < 1e-12) {
             let mut zeros = actual.d_q.iter().chain(&actual.d_k);
@@ -293,7 +308,10 @@ fn hand_computed_bias() {
         let tol = Tolerance::both(1e-6);
         close(&actual.out, &[9.0, 10.0], tol)?;
         close(&actual.lse, &[(8f64 / 7.0).ln(), 4f64.ln()], tol)?;
-        close(&actual.d_v, &[7.0 / 8.0 + 3.0, 1.0 / 8.0 + 1.0], tol)
+        close(&actual.d_v, &[7.0 / 8.0 + 3.0, 1.0 / 8.0 + 1.0], tol)?;
+        // query 0: p (7/8, 1/8), d_o v - d_o o = 1 (8 - 9), 1 (16 - 9); query 1: p (3/4, 1/4), 4 (8 - 10), 4 (16 - 10)
+        let d_table = actual.d_table.ok_or("no gradient of the bias")?;
+        close(&d_table, &[7.0 / 8.0, -7.0 / 8.0 + 6.0, -6.0], tol)
     });
 }
 

@@ -6,7 +6,7 @@ use prompt_tuning_kernels::{
     testing::{Tolerance, close},
 };
 
-use crate::{lengths, named, normals, suite, to_f64};
+use crate::{close_or_zero, lengths, named, normals, suite, to_f64};
 
 const EXACT: Tolerance = Tolerance { absolute: 0.0, relative: 0.0 };
 const ROUNDED: Tolerance = Tolerance { absolute: 0.0, relative: 6e-8 };
@@ -24,6 +24,23 @@ fn sums_and_scalings() {
         named("add", close(&sum, &expected, ROUNDED))?;
         named("accumulate", close(&acc, &expected, ROUNDED))?;
         named("scale", close(&scaled, &elementwise::reference::scale(f64::from(-1.7f32), &a), ROUNDED))
+    });
+}
+
+#[test]
+fn sums_of_rows() {
+    let sizes = [(0, 5), (1, 1), (3, 17), (64, 33), (65, 8), (300, 768), (1000, 7), (5, 0)];
+    suite(&sizes, |isa, &(rows, width)| {
+        let x = normals(1, rows * width);
+        let mut sums = vec![f32::NAN; width];
+        elementwise::sum_of_rows(isa, &x, &mut sums);
+        let mut expected = vec![0.0; width];
+        for row in to_f64(&x).chunks_exact(width.max(1)) {
+            expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+        // each of `rows` additions rounds a sum that is hardly larger than sqrt(rows)
+        let tol = Tolerance { absolute: 6e-8 * (rows as f64).sqrt().max(1.0) * 8.0, relative: 1e-6 };
+        close_or_zero(&sums, &expected, tol)
     });
 }
 

@@ -33,19 +33,24 @@ fn check(x: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64) {
 }
 
 #[test]
-fn layer_norm_input() {
+fn layer_norm_input_and_parameters() {
     let (x, weight, bias, d_y) = (normals(1, 9), normals(2, 9), normals(3, 9), normals(4, 9));
     let (_, mean, rstd) = layer_norm::forward(&x, &weight, &bias, 1e-2);
     let d_x = layer_norm::backward_input(&x, &weight, mean, rstd, &d_y);
     check(&x, &d_x, |x| dot(&layer_norm::forward(x, &weight, &bias, 1e-2).0, &d_y));
+    let (d_weight, d_bias) = layer_norm::backward_affine(&x, mean, rstd, &d_y);
+    check(&weight, &d_weight, |weight| dot(&layer_norm::forward(&x, weight, &bias, 1e-2).0, &d_y));
+    check(&bias, &d_bias, |bias| dot(&layer_norm::forward(&x, &weight, bias, 1e-2).0, &d_y));
 }
 
 #[test]
-fn rms_norm_input() {
+fn rms_norm_input_and_weight() {
     let (x, weight, d_y) = (normals(1, 9), normals(2, 9), normals(4, 9));
     let (_, rstd) = rms_norm::forward(&x, &weight, 1e-2);
     let d_x = rms_norm::backward_input(&x, &weight, rstd, &d_y);
     check(&x, &d_x, |x| dot(&rms_norm::forward(x, &weight, 1e-2).0, &d_y));
+    let d_weight = rms_norm::backward_weight(&x, rstd, &d_y);
+    check(&weight, &d_weight, |weight| dot(&rms_norm::forward(&x, weight, 1e-2).0, &d_y));
 }
 
 #[test]
@@ -103,4 +108,29 @@ fn attention_inputs() {
         check(&k, &d_k, |k| loss(&q, k, &v));
         check(&v, &d_v, |v| loss(&q, &k, v));
     }
+}
+
+/// The table is f32 also in the reference, so steps are taken in f32 and are larger.
+#[test]
+fn attention_bias() {
+    let heads = Heads { n_heads: 4, n_kv_heads: 2, head_dim: 3, scale: 0.6 };
+    let mask = Mask { begin: &[0, 0, 1, 2, 2, 3], end: &[4, 2, 4, 2, 4, 4] };
+    let (q, k, v, d_out) = (normals(1, 60), normals(2, 36), normals(3, 36), normals(4, 60));
+    let table: Vec<f32> = (0..4 * 5).map(|i| 0.3 * i as f32 % 1.7).collect();
+    let with = |table: &[f32]| {
+        let bias = Bias { query_positions: &[0, 1, 2, 3, 4], key_positions: &[0, 1, 2, 3, 1, 2], table };
+        let inputs = attention::Inputs { heads, q: &q, k: &k, v: &v, mask, bias: Some(bias) };
+        (dot(&attention::forward(&inputs).0, &d_out), attention::backward_bias(&inputs, &d_out))
+    };
+    let slope = |i: usize| {
+        let at = |step: f32| {
+            let mut table = table.clone();
+            table[i] += step;
+            (f64::from(table[i]), with(&table).0)
+        };
+        let ((x0, y0), (x1, y1)) = (at(-1e-3), at(1e-3));
+        (y1 - y0) / (x1 - x0)
+    };
+    let expected: Vec<f64> = (0..table.len()).map(slope).collect();
+    close(&with(&table).1, &expected, Tolerance::both(1e-5)).unwrap();
 }

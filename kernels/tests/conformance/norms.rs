@@ -54,6 +54,17 @@ impl Case {
     }
 }
 
+impl Case {
+    /// For a sum over the rows of numbers of size one: each addition rounds a sum that is hardly larger than sqrt(rows).
+    fn of_sum(&self, tol: Tolerance) -> Tolerance {
+        Tolerance { absolute: tol.absolute * (self.rows as f64).sqrt().max(1.0), ..tol }
+    }
+}
+
+fn add_to(sum: &mut [f64], x: &[f64]) {
+    sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
+}
+
 const EPS: f32 = 1e-5;
 
 /// A gradient that was there before: the bias again and again.
@@ -114,17 +125,25 @@ fn layer_norm_matches_the_reference() {
         let mut sum = bias_rows(&bias, x.len());
         layer_norm::accumulate_input(isa, &x, &weight, &mean, &rstd, &d_y, &mut sum);
         named("accumulated", is_sum(&sum, &bias_rows(&bias, x.len()), &d_x))?;
+        let (mut d_w, mut d_b) = (vec![f32::NAN; case.cols], vec![f32::NAN; case.cols]);
+        layer_norm::backward_affine(isa, &x, &mean, &rstd, &d_y, [&mut d_w, &mut d_b]);
 
         let [x, weight, bias, d_y] = [&x, &weight, &bias, &d_y].map(|x| to_f64(x));
         let (mut e_y, mut e_mean, mut e_rstd, mut e_d_x) = (vec![], vec![], vec![], vec![]);
+        let (mut e_d_w, mut e_d_b) = (vec![0.0; case.cols], vec![0.0; case.cols]);
         for (x, d_y) in x.chunks(case.cols).zip(d_y.chunks(case.cols)) {
             let (y, mean, rstd) = layer_norm::reference::forward(x, &weight, &bias, EPS.into());
             e_d_x.extend(layer_norm::reference::backward_input(x, &weight, mean, rstd, d_y));
+            let (d_w, d_b) = layer_norm::reference::backward_affine(x, mean, rstd, d_y);
+            add_to(&mut e_d_w, &d_w);
+            add_to(&mut e_d_b, &d_b);
             e_y.extend(y);
             e_mean.push(mean);
             e_rstd.push(rstd);
         }
         let tol = Tolerance::both(case.tolerance());
+        named("d_weight", close_or_zero(&d_w, &e_d_w, case.of_sum(tol)))?;
+        named("d_bias", close_or_zero(&d_b, &e_d_b, case.of_sum(tol)))?;
         named("y", close_or_zero(&y, &e_y, tol))?;
         let largest = f64::from(case.offset.abs() + case.spread);
         named("mean", close_or_zero(&mean, &e_mean, Tolerance { absolute: tol.absolute * largest, ..tol }))?;
@@ -149,16 +168,21 @@ fn rms_norm_matches_the_reference() {
         let mut sum = bias_rows(&bias, x.len());
         rms_norm::accumulate_input(isa, &x, &weight, &rstd, &d_y, &mut sum);
         named("accumulated", is_sum(&sum, &bias_rows(&bias, x.len()), &d_x))?;
+        let mut d_w = vec![f32::NAN; case.cols];
+        rms_norm::backward_weight(isa, &x, &rstd, &d_y, &mut d_w);
 
         let [x, weight, d_y] = [&x, &weight, &d_y].map(|x| to_f64(x));
         let (mut e_y, mut e_rstd, mut e_d_x) = (vec![], vec![], vec![]);
+        let mut e_d_w = vec![0.0; case.cols];
         for (x, d_y) in x.chunks(case.cols).zip(d_y.chunks(case.cols)) {
             let (y, rstd) = rms_norm::reference::forward(x, &weight, EPS.into());
             e_d_x.extend(rms_norm::reference::backward_input(x, &weight, rstd, d_y));
+            add_to(&mut e_d_w, &rms_norm::reference::backward_weight(x, rstd, d_y));
             e_y.extend(y);
             e_rstd.push(rstd);
         }
         let tol = Tolerance::both(3e-6);
+        named("d_weight", close_or_zero(&d_w, &e_d_w, case.of_sum(tol)))?;
         named("y", close_or_zero(&y, &e_y, tol))?;
         named("rstd", close(&rstd, &e_rstd, tol))?;
         let largest = e_rstd.iter().fold(0.0, |a: f64, &b| a.max(b));
