@@ -3,8 +3,8 @@
 //! A [`Value`] is a tensor and, when a gradient must flow through it, the number of its node on the [`Tape`]. A value
 //! without a node is a constant: operations on constants record nothing, so inference is training without leaves.
 //!
-//! Weights are [`tensor::Frozen`] or a [`Linear`] over one. They enter operations, never become leaves, and there is no
-//! code here that could compute their gradient: a frozen linear layer remembers nothing but its weight.
+//! A [`Weight`] is frozen or trainable. A frozen one enters operations and never becomes a leaf: an operation over it
+//! remembers nothing for its gradient and computes none. A trainable one is a value like any other.
 //!
 //! What backward needs and nothing else is remembered: [`tape`] says how rows whose gradient nobody wants are left out, and
 //! [`ops::segment()`] how even the rest can be traded for one more forward pass.
@@ -14,6 +14,8 @@
 pub mod linear;
 pub mod ops;
 pub mod tape;
+pub mod weight;
 
 pub use linear::Linear;
 pub use tape::{Gradients, NodeId, Op, Tape, Value};
+pub use weight::Weight;

@@ -1,60 +1,23 @@
 //! A linear layer: a weight, which way round it is, and maybe a bias.
-//!
-//! The weight is frozen, where it lies in its file, or a value of the tape. This is the only place where the two differ: a
-//! frozen weight has no node, so its layer remembers no input and computes no gradient of it.
 
-use kernels::matmul::{Layout, Precision, Weight};
-use tensor::{Frozen, Tensor};
+use kernels::matmul::{self, Layout, Precision};
 
-use crate::Value;
+use crate::{Tape, Value, Weight};
 
 /// `y = x W + b`
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Parameter,
+    weight: Weight,
     layout: Layout,
-    bias: Option<Parameter>,
+    bias: Option<Weight>,
     precision: Precision,
 }
 
-/// Numbers of a layer.
-#[derive(Clone, Debug)]
-enum Parameter {
-    Frozen(Frozen),
-    Trained(Value),
-}
-
-impl Parameter {
-    fn tensor(&self) -> &Tensor {
-        match self {
-            Parameter::Frozen(frozen) => frozen.tensor(),
-            Parameter::Trained(value) => value.tensor(),
-        }
-    }
-
-    fn value(&self) -> Option<&Value> {
-        match self {
-            Parameter::Frozen(_) => None,
-            Parameter::Trained(value) => Some(value),
-        }
-    }
-}
-
 impl Linear {
-    /// A frozen layer. Panics when the weight is not a matrix or the bias does not fit it: loaders check shapes before.
-    pub fn new(weight: Frozen, layout: Layout, bias: Option<Frozen>) -> Linear {
-        let bias = bias.map(|b| Parameter::Frozen(b.widened()));
-        Linear::of(Parameter::Frozen(weight), layout, bias)
-    }
-
-    /// A layer whose weight and bias are values of the tape: leaves, to be trained. Panics as [`Linear::new`] does.
-    pub fn trained(weight: &Value, layout: Layout, bias: Option<&Value>) -> Linear {
-        let bias = bias.map(|b| Parameter::Trained(b.clone()));
-        Linear::of(Parameter::Trained(weight.clone()), layout, bias)
-    }
-
-    fn of(weight: Parameter, layout: Layout, bias: Option<Parameter>) -> Linear {
-        assert_eq!(weight.tensor().shape().len(), 2, "a linear layer has a matrix");
+    /// A layer. Panics when the weight is not a matrix or the bias does not fit it: loaders check shapes before.
+    pub fn new(weight: impl Into<Weight>, layout: Layout, bias: Option<Weight>) -> Linear {
+        let (weight, bias) = (weight.into(), bias.map(|bias| bias.widened()));
+        assert_eq!(weight.shape().len(), 2, "a linear layer has a matrix");
         let linear = Linear { weight, layout, bias, precision: Precision::F32 };
         if let Some(bias) = linear.bias() {
             assert_eq!(bias.len(), linear.n_out(), "one bias per output");
@@ -70,23 +33,23 @@ impl Linear {
     /// Width of the input.
     pub fn n_in(&self) -> usize {
         match self.layout {
-            Layout::OutIn => self.weight.tensor().shape()[1],
-            Layout::InOut => self.weight.tensor().shape()[0],
+            Layout::OutIn => self.weight.shape()[1],
+            Layout::InOut => self.weight.shape()[0],
         }
     }
 
     /// Width of the output.
     pub fn n_out(&self) -> usize {
         match self.layout {
-            Layout::OutIn => self.weight.tensor().shape()[0],
-            Layout::InOut => self.weight.tensor().shape()[1],
+            Layout::OutIn => self.weight.shape()[0],
+            Layout::InOut => self.weight.shape()[1],
         }
     }
 
     /// The weight as the kernels take it.
-    pub fn weight(&self) -> Weight<'_> {
-        Weight {
-            elements: self.weight.tensor().elements(),
+    pub fn weight(&self) -> matmul::Weight<'_> {
+        matmul::Weight {
+            elements: self.weight.elements(),
             layout: self.layout,
             n_in: self.n_in(),
             n_out: self.n_out(),
@@ -96,11 +59,22 @@ impl Linear {
 
     /// The bias, `[n_out]`.
     pub fn bias(&self) -> Option<&[f32]> {
-        self.bias.as_ref().map(|bias| bias.tensor().f32s())
+        self.bias.as_ref().map(Weight::f32s)
     }
 
-    /// Weight and bias where they are values of the tape.
-    pub(crate) fn values(&self) -> [Option<&Value>; 2] {
-        [self.weight.value(), self.bias.as_ref().and_then(Parameter::value)]
+    /// Weight and bias as values of `tape`.
+    pub(crate) fn values(&self, tape: &Tape) -> (Value, Option<Value>) {
+        (self.weight.value(tape), self.bias.as_ref().map(|bias| bias.value(tape)))
+    }
+
+    /// `d_W` from the rows of input and output, added to `before` where there is a gradient already.
+    pub(crate) fn d_weight(&self, x: &[f32], d_y: &[f32], before: Option<&[f32]>, d_w: &mut [f32]) {
+        let shape = matmul::reference::Shape { layout: self.layout, n_in: self.n_in(), n_out: self.n_out() };
+        matmul::backward_weight(kernels::Isa::best(), (x, d_y), shape, before, d_w);
+    }
+
+    /// The dimensions of the weight as it is stored.
+    pub(crate) fn shape(&self) -> &[usize] {
+        self.weight.shape()
     }
 }

@@ -10,13 +10,17 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernels::{Isa, elementwise};
-use tensor::Tensor;
+use tensor::{Storage, Tensor};
 
-/// Number of a node: its place on the tape.
+/// A node: which tape, and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NodeId(usize);
+pub struct NodeId {
+    tape: u64,
+    place: usize,
+}
 
 /// A tensor, and its node if a gradient must flow through it.
 #[derive(Clone, Debug)]
@@ -50,6 +54,11 @@ impl Value {
     pub(crate) fn shifted(&self, tensor: Tensor) -> Value {
         assert_eq!(tensor.len(), self.tensor.len(), "a shift keeps the size");
         Value { tensor, node: self.node, wanted: self.wanted.clone() }
+    }
+
+    /// The same, wanted at every row: what a row-wise operation remembers of it is then all of it.
+    pub(crate) fn everywhere(&self) -> Value {
+        Value { wanted: None, ..self.clone() }
     }
 
     /// The rows of this value that a row-wise operation must remember for its backward pass.
@@ -86,6 +95,7 @@ pub trait Op {
 /// Gradients waiting for their node's turn.
 #[derive(Debug)]
 pub struct Gradients {
+    tape: u64,
     slots: Vec<Slot>,
 }
 
@@ -100,8 +110,8 @@ impl Gradients {
     /// Gradients are summed here and in [`Gradients::add_into`] only: a value used many times (a shared prefix) needs
     /// nothing more.
     pub fn add(&mut self, node: Option<NodeId>, make: impl FnOnce() -> Tensor) {
-        let Some(NodeId(i)) = node else { return };
-        let (slot, mut new) = (&mut self.slots[i], make());
+        let Some(node) = node else { return };
+        let (slot, mut new) = (self.slot(node), make());
         // the wanted rows are fewer than all, so the number of rows says which of the two it is
         if let Some(rows) = slot.wanted.as_ref().filter(|rows| rows.len() < new.rows()) {
             new = new.take_rows(rows);
@@ -115,8 +125,8 @@ impl Gradients {
     /// As [`Gradients::add`] for a kernel that can do the sum itself: `write(d, accumulate)` adds to `d`, or overwrites
     /// it when nothing of this shape was there. Saves a pass over memory where a residual goes around an operation.
     pub fn add_into(&mut self, node: Option<NodeId>, shape: &[usize], write: impl FnOnce(&mut [f32], bool)) {
-        let Some(NodeId(i)) = node else { return };
-        let there = self.slots[i].sum.as_mut().filter(|sum| sum.shape() == shape);
+        let Some(place) = node else { return };
+        let there = self.slot(place).sum.as_mut().filter(|sum| sum.shape() == shape);
         if let Some(d) = there.and_then(Tensor::get_mut) {
             return write(d, true);
         }
@@ -125,13 +135,19 @@ impl Gradients {
 
     /// The gradient of a node so far, which it no longer has then.
     pub(crate) fn take_sum(&mut self, node: Option<NodeId>) -> Option<Tensor> {
-        node.and_then(|NodeId(i)| self.slots[i].sum.take())
+        node.and_then(|node| self.slot(node).sum.take())
+    }
+
+    /// Panics for a node of another tape: that would be a gradient of something else.
+    fn slot(&mut self, node: NodeId) -> &mut Slot {
+        assert_eq!(node.tape, self.tape, "gradients are those of one tape");
+        &mut self.slots[node.place]
     }
 
     /// The gradient of a leaf, zeros when the loss does not depend on it. Panics for a constant.
     pub fn take(&mut self, value: &Value) -> Tensor {
-        let NodeId(i) = value.node.expect("a constant has no gradient");
-        self.slots[i].sum.take().unwrap_or_else(|| Tensor::build(value.tensor.shape(), |out| out.fill(0.0)))
+        let node = value.node.expect("a constant has no gradient");
+        self.slot(node).sum.take().unwrap_or_else(|| Tensor::build(value.tensor.shape(), |out| out.fill(0.0)))
     }
 }
 
@@ -150,10 +166,14 @@ fn sum(mut a: Tensor, mut b: Tensor) -> Tensor {
 }
 
 /// Operations in the order they were done.
-#[derive(Default)]
 pub struct Tape {
+    id: u64,
     nodes: RefCell<Vec<Node>>,
     recomputes: bool,
+    /// Whether values of other tapes are constants here.
+    forgets: bool,
+    /// Values of other tapes, and what they are here.
+    adopted: RefCell<Vec<(Value, Value)>>,
 }
 
 struct Node {
@@ -162,17 +182,35 @@ struct Node {
     wanted: Wanted,
 }
 
+impl Default for Tape {
+    fn default() -> Tape {
+        Tape::new()
+    }
+}
+
 impl Tape {
     /// An empty tape.
     pub fn new() -> Tape {
-        Tape::default()
+        static TAPES: AtomicU64 = AtomicU64::new(0);
+        Tape {
+            id: TAPES.fetch_add(1, Ordering::Relaxed),
+            nodes: RefCell::default(),
+            recomputes: false,
+            forgets: false,
+            adopted: RefCell::default(),
+        }
     }
 
     /// An empty tape that remembers little and computes it again on the way back; see [`ops::segment`].
     ///
     /// [`ops::segment`]: crate::ops::segment()
     pub fn recomputing() -> Tape {
-        Tape { recomputes: true, ..Tape::default() }
+        Tape { recomputes: true, ..Tape::new() }
+    }
+
+    /// An empty tape on which nothing is recorded, but which knows what it was asked for ([`Tape::adopted`]).
+    pub(crate) fn forgetting() -> Tape {
+        Tape { forgets: true, ..Tape::new() }
     }
 
     /// Whether this tape was made by [`Tape::recomputing`].
@@ -183,6 +221,31 @@ impl Tape {
     /// A value whose gradient is wanted. Takes the numbers themselves, so a [`tensor::Frozen`] cannot become one.
     pub fn leaf(&self, shape: &[usize], data: impl AsRef<[f32]>) -> Value {
         self.leaf_of(Value::constant(Tensor::build(shape, |out| out.copy_from_slice(data.as_ref()))))
+    }
+
+    /// A leaf with the numbers of a tensor, which is not copied. Panics for numbers of a file: those are frozen.
+    pub fn parameter(&self, tensor: Tensor) -> Value {
+        assert!(matches!(tensor.storage(), Storage::Owned(_)), "a leaf owns its numbers");
+        self.leaf_of(Value::constant(tensor))
+    }
+
+    /// A value that may be of another tape, as one of this tape: a leaf then, and the same one each time. So a layer can
+    /// hold its weights as values, wherever it is computed.
+    pub(crate) fn adopt(&self, value: &Value) -> Value {
+        let Some(node) = value.node.filter(|node| node.tape != self.id) else { return value.clone() };
+        let is_it = |(there, _): &&(Value, Value)| there.node == Some(node);
+        if let Some((_, here)) = self.adopted.borrow().iter().find(is_it) {
+            return here.clone();
+        }
+        let constant = || Value::constant(value.tensor.clone());
+        let here = if self.forgets { constant() } else { self.leaf_of(value.clone()) };
+        self.adopted.borrow_mut().push((value.clone(), here.clone()));
+        here
+    }
+
+    /// Values of other tapes that were adopted, in order, and what they are here.
+    pub(crate) fn adopted(&self) -> Vec<(Value, Value)> {
+        self.adopted.borrow().clone()
     }
 
     /// A leaf with the numbers of a value, wanted where that is.
@@ -226,7 +289,7 @@ impl Tape {
     fn push(&self, node: Node) -> NodeId {
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(node);
-        NodeId(nodes.len() - 1)
+        NodeId { tape: self.id, place: nodes.len() - 1 }
     }
 
     /// Number of nodes recorded so far.
@@ -262,9 +325,9 @@ impl Tape {
     ) -> Gradients {
         let mut nodes = self.nodes.into_inner();
         let slots = nodes.iter_mut().map(|node| Slot { wanted: node.wanted.take(), sum: None });
-        let mut grads = Gradients { slots: slots.collect() };
-        for (NodeId(i), sum) in started {
-            grads.slots[i].sum = Some(sum);
+        let mut grads = Gradients { tape: self.id, slots: slots.collect() };
+        for (node, sum) in started {
+            grads.slot(node).sum = Some(sum);
         }
         grads.add(value.node, || d_value);
         while let Some(node) = nodes.pop() {

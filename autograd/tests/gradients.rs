@@ -1,6 +1,8 @@
 //! Every operation against f64: its output against a plain formula, its gradient against finite differences of that
 //! formula, with a random gradient from above. Inputs are used where the operation allows more than one.
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,90 +11,12 @@ use kernels::attention::Heads;
 use kernels::cross_entropy::Target;
 use kernels::matmul::Layout;
 use kernels::rope::{Pairs, Table};
-use kernels::testing::{Rng, Tolerance, close};
+use kernels::testing::Rng;
 use prompt_tuning_autograd::ops::{self, Intervals, Qkv, Relation, RelativeBias, Source};
 use prompt_tuning_autograd::{Gradients, Linear, NodeId, Op, Tape, Value};
-use tensor::{Frozen, Tensor};
+use tensor::Tensor;
 
-/// `Σ c * x`: gives every output its own gradient from above.
-struct Dot {
-    input: Option<NodeId>,
-    shape: Vec<usize>,
-    c: Vec<f32>,
-}
-
-impl Op for Dot {
-    fn backward(self: Box<Self>, d_out: Tensor, grads: &mut Gradients) {
-        let factor = d_out.f32s()[0];
-        grads.add(self.input, || Tensor::from_vec(&self.shape, self.c.iter().map(|c| c * factor).collect()));
-    }
-}
-
-fn dot(tape: &Tape, x: &Value, c: &[f32]) -> Value {
-    let loss = x.tensor().f32s().iter().zip(c).map(|(x, c)| x * c).sum();
-    let (input, shape, c) = (x.node(), x.tensor().shape().to_vec(), c.to_vec());
-    tape.record(Tensor::from_vec(&[1], vec![loss]), &[x], || Dot { input, shape, c })
-}
-
-type Forward<'a> = &'a dyn Fn(&Tape, &[Value]) -> Value;
-type Formula<'a> = &'a dyn Fn(&[Vec<f64>]) -> Vec<f64>;
-
-/// `shapes` are those of the inputs, all of which are leaves.
-fn check(name: &str, shapes: &[&[usize]], forward: Forward, formula: Formula) {
-    let mut rng = Rng(name.len() as u64);
-    let data: Vec<Vec<f32>> = shapes.iter().map(|s| rng.normals(s.iter().product())).collect();
-    let wide: Vec<Vec<f64>> = data.iter().map(|x| x.iter().map(|&x| f64::from(x)).collect()).collect();
-
-    let tape = Tape::new();
-    let leaves: Vec<Value> = shapes.iter().zip(&data).map(|(s, x)| tape.leaf(s, x.clone())).collect();
-    let out = forward(&tape, &leaves);
-    let c = rng.normals(out.tensor().len());
-    close(out.tensor().f32s(), &formula(&wide), Tolerance::both(2e-5))
-        .unwrap_or_else(|e| panic!("{name}: output: {e}"));
-
-    let loss = dot(&tape, &out, &c);
-    let mut grads = tape.backward(&loss);
-    let value =
-        |inputs: &[Vec<f64>]| formula(inputs).iter().zip(&c).map(|(y, &c)| y * f64::from(c)).sum::<f64>();
-    for (i, leaf) in leaves.iter().enumerate() {
-        let expected: Vec<f64> = (0..wide[i].len()).map(|j| difference(&value, &wide, i, j)).collect();
-        let actual = grads.take(leaf);
-        assert_eq!(actual.shape(), shapes[i]);
-        close(actual.f32s(), &expected, Tolerance { absolute: 1e-4, relative: 1e-4 })
-            .unwrap_or_else(|e| panic!("{name}: gradient of input {i}: {e}"));
-    }
-
-    // the same on constants records nothing
-    let tape = Tape::new();
-    let constants: Vec<Value> =
-        shapes.iter().zip(&data).map(|(s, x)| Value::constant(Tensor::from_vec(s, x.clone()))).collect();
-    assert!(
-        forward(&tape, &constants).node().is_none() && tape.is_empty(),
-        "{name}: inference recorded something"
-    );
-}
-
-fn difference(value: &dyn Fn(&[Vec<f64>]) -> f64, at: &[Vec<f64>], i: usize, j: usize) -> f64 {
-    const H: f64 = 1e-5;
-    let shifted = |h: f64| {
-        let mut inputs = at.to_vec();
-        inputs[i][j] += h;
-        value(&inputs)
-    };
-    (shifted(H) - shifted(-H)) / (2.0 * H)
-}
-
-fn frozen(shape: &[usize], seed: u64) -> (Frozen, Vec<f64>) {
-    let data = Rng(seed).normals(shape.iter().product());
-    let wide = data.iter().map(|&x| f64::from(x)).collect();
-    (Frozen::new(Tensor::from_vec(shape, data)), wide)
-}
-
-/// `x[T, n_in] · W` where `w(i, o)` gives the weight.
-fn product(x: &[f64], n_in: usize, n_out: usize, w: &dyn Fn(usize, usize) -> f64) -> Vec<f64> {
-    let row = |x: &[f64], o: usize| (0..n_in).map(|i| x[i] * w(i, o)).sum();
-    x.chunks(n_in).flat_map(|x| (0..n_out).map(move |o| row(x, o))).collect()
-}
+use common::{act, check, dot, forest, frozen, normalised, plain_attention, plain_biased_attention, product};
 
 #[test]
 fn linear_in_both_layouts_with_bias_and_residual() {
@@ -111,31 +35,6 @@ fn linear_in_both_layouts_with_bias_and_residual() {
 }
 
 #[test]
-fn a_trained_linear_layer_has_gradients_of_weight_and_bias() {
-    for layout in [Layout::OutIn, Layout::InOut] {
-        let shape = if layout == Layout::OutIn { [3, 5] } else { [5, 3] };
-        let at = move |w: &[f64], i: usize, o: usize| {
-            if layout == Layout::OutIn { w[o * 5 + i] } else { w[i * 3 + o] }
-        };
-        let forward =
-            |t: &Tape, v: &[Value]| ops::linear(t, &v[0], &Linear::trained(&v[1], layout, Some(&v[2])), None);
-        check("trained", &[&[4, 5], &shape, &[3]], &forward, &|v| {
-            let y = product(&v[0], 5, 3, &|i, o| at(&v[1], i, o));
-            y.iter().enumerate().map(|(i, y)| y + v[2][i % 3]).collect()
-        });
-    }
-}
-
-/// LayerNorm of one row.
-fn normalised(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
-    let n = x.len() as f64;
-    let mean = x.iter().sum::<f64>() / n;
-    let var = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-    let rstd = (var + 1e-5).sqrt().recip();
-    x.iter().zip(weight).zip(bias).map(|((x, w), b)| (x - mean) * rstd * w + b).collect()
-}
-
-#[test]
 fn norms() {
     let (w, wide_w) = frozen(&[7], 3);
     let (b, wide_b) = frozen(&[7], 4);
@@ -150,28 +49,6 @@ fn norms() {
             })
             .collect()
     });
-}
-
-fn act(kind: Activation, x: f64) -> f64 {
-    match kind {
-        Activation::GeluTanh => {
-            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
-        }
-        Activation::GeluErf => x * normal_cdf(x),
-        Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::Relu => x.max(0.0),
-    }
-}
-
-/// By Simpson's rule from -12: exact far beyond what is tested here.
-fn normal_cdf(x: f64) -> f64 {
-    const N: usize = 4000;
-    let density = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
-    let h = (x + 12.0) / N as f64;
-    let term = |i: usize| {
-        density(-12.0 + i as f64 * h) * if i == 0 || i == N { 1.0 } else { (2 + 2 * (i % 2)) as f64 }
-    };
-    (0..=N).map(term).sum::<f64>() * h / 3.0
 }
 
 #[test]
@@ -210,8 +87,9 @@ fn embeddings() {
     let sources: Arc<[Source]> =
         Arc::new([Source::Soft(1), Source::Text(8), Source::Soft(0), Source::Soft(1)]);
     let at = [0u32, 1, 2, 2];
-    let forward =
-        |t: &Tape, v: &[Value]| ops::add_rows(&ops::embed(t, &sources, &table, Some(&v[0])), &positions, &at);
+    let forward = |t: &Tape, v: &[Value]| {
+        ops::add_rows(t, &ops::embed(t, &sources, &table, Some(&v[0])), &positions, &at)
+    };
     check("embed", &[&[2, 3]], &forward, &|v| {
         let row = |s: &Source| match *s {
             Source::Text(id) => wide[id as usize * 3..][..3].to_vec(),
@@ -362,47 +240,6 @@ fn rotary_positions() {
     });
 }
 
-/// All pairs, in f64. `q` has `heads` heads, `k` and `v` have `kv`.
-fn plain_attention(heads: Heads, q: &[f64], k: &[f64], v: &[f64], mask: &Intervals) -> Vec<f64> {
-    plain_biased_attention(heads, [q, k, v], mask, &|_, _, _| 0.0)
-}
-
-/// The same with `bias(head, query, key)` added to the scores.
-fn plain_biased_attention(
-    heads: Heads,
-    [q, k, v]: [&[f64]; 3],
-    mask: &Intervals,
-    bias: &dyn Fn(usize, usize, usize) -> f64,
-) -> Vec<f64> {
-    let (h, kv, d) = (heads.n_heads, heads.n_kv_heads, heads.head_dim);
-    let mut y = vec![0.0; q.len()];
-    for i in 0..q.len() / (h * d) {
-        for head in 0..h {
-            let q = &q[(i * h + head) * d..][..d];
-            let key = |x: &'_ [f64], j: usize| x[(j * kv + head * kv / h) * d..][..d].to_vec();
-            let seen: Vec<usize> = (0..mask.begin.len())
-                .filter(|&j| (mask.begin[j]..mask.end[j]).contains(&(i as u32)))
-                .collect();
-            let score = |&j: &usize| {
-                let dot = q.iter().zip(key(k, j)).map(|(a, b)| a * b).sum::<f64>();
-                f64::from(heads.scale) * dot + bias(head, i, j)
-            };
-            let p: Vec<f64> = seen.iter().map(|j| score(j).exp()).collect();
-            let total: f64 = p.iter().sum();
-            for (j, p) in seen.iter().zip(&p) {
-                let out = &mut y[(i * h + head) * d..][..d];
-                out.iter_mut().zip(key(v, *j)).for_each(|(y, v)| *y += p / total * v);
-            }
-        }
-    }
-    y
-}
-
-/// A root of two tokens and two branches.
-fn forest() -> Arc<Intervals> {
-    Arc::new(Intervals { begin: vec![0, 1, 2, 3, 4], end: vec![5, 5, 4, 4, 5] })
-}
-
 #[test]
 fn attention_with_grouped_heads() {
     let heads = Heads { n_heads: 4, n_kv_heads: 2, head_dim: 3, scale: 0.6 };
@@ -422,7 +259,7 @@ fn attention_with_relative_positions() {
     let bias = RelativeBias {
         query_positions: query_positions.into(),
         key_positions: key_positions.into(),
-        table: table.as_slice().into(),
+        table: Value::constant(Tensor::from_vec(&[2, 5], table.clone())),
     };
     let relation = Relation { mask: mask.clone(), bias: Some(bias) };
     let forward =

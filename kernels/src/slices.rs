@@ -222,7 +222,12 @@ pub(crate) trait RowStep<const O: usize>: Copy + Send + Sync {
 
 /// `out = Σ_row f(row)` for columns: some rows are one task with sums of its own, and these are added up in order. How
 /// the rows are cut does not depend on the threads.
-pub(crate) fn sum_rows<F: RowStep<O>, const O: usize>(isa: Isa, f: F, n_rows: usize, mut out: [&mut [f32]; O]) {
+pub(crate) fn sum_rows<F: RowStep<O>, const O: usize>(
+    isa: Isa,
+    f: F,
+    n_rows: usize,
+    mut out: [&mut [f32]; O],
+) {
     const LEAST_ROWS: usize = 64;
     let width = out[0].len();
     out.iter_mut().for_each(|out| out.fill(0.0));

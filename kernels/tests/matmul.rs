@@ -179,7 +179,13 @@ fn a_product_done_by_hand() {
             backward_input(isa, &[1.0, 10.0, 100.0], w, &mut d_x);
             assert_eq!(d_x, [321.0, 654.0], "{} {layout:?}", isa.name());
             let mut d_w = [0.0; 6];
-            backward_weight(isa, (&x, &[1.0, 10.0, 100.0]), Shape { layout, n_in: 2, n_out: 3 }, None, &mut d_w);
+            backward_weight(
+                isa,
+                (&x, &[1.0, 10.0, 100.0]),
+                Shape { layout, n_in: 2, n_out: 3 },
+                None,
+                &mut d_w,
+            );
             let expected = match layout {
                 Layout::InOut => [1.0, 10.0, 100.0, 2.0, 20.0, 200.0],
                 Layout::OutIn => [1.0, 2.0, 10.0, 20.0, 100.0, 200.0],

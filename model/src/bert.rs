@@ -13,24 +13,24 @@
 use std::sync::Arc;
 
 use autograd::ops::{Qkv, activation, add_rows, gather_rows, linear};
-use autograd::{Linear, Tape, Value};
+use autograd::{Linear, Tape, Value, Weight};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
-use tensor::{Checkpoint, Frozen};
 
 use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
 use crate::layers::{LayerNorm, Pass, linear_layer};
+use crate::weights::Weights;
 use crate::{Config, Error, Result};
 
 /// Weight of the decoder where it is not the token embedding.
 pub(crate) const DECODER: &str = "cls.predictions.decoder.weight";
 
 /// The weights of a BERT between the embeddings and the decoder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bert {
-    position_embeddings: Frozen,
-    token_type_embeddings: Frozen,
+    position_embeddings: Weight,
+    token_type_embeddings: Weight,
     norm: LayerNorm,
     layers: Vec<Arc<Block>>,
     transform: Linear,
@@ -53,40 +53,40 @@ struct Block {
 }
 
 /// What the name of every tensor of the encoder starts with: `bert.`, or nothing.
-fn prefix(checkpoint: &Checkpoint) -> &'static str {
-    if checkpoint.contains("embeddings.word_embeddings.weight") { "" } else { "bert." }
+fn prefix(weights: &Weights) -> &'static str {
+    if weights.contains("embeddings.word_embeddings.weight") { "" } else { "bert." }
 }
 
 /// Name of the token embedding.
-pub(crate) fn embedding_name(checkpoint: &Checkpoint) -> String {
-    format!("{}embeddings.word_embeddings.weight", prefix(checkpoint))
+pub(crate) fn embedding_name(weights: &Weights) -> String {
+    format!("{}embeddings.word_embeddings.weight", prefix(weights))
 }
 
 /// The bias of the decoder, `[vocab_size]`: its own, or the one that files of tied models have beside it.
-pub(crate) fn decoder_bias(checkpoint: &Checkpoint, config: &Config) -> Result<Frozen> {
+pub(crate) fn decoder_bias(weights: &Weights, config: &Config) -> Result<Weight> {
     const OWN: &str = "cls.predictions.decoder.bias";
-    let name = if checkpoint.contains(OWN) { OWN } else { "cls.predictions.bias" };
-    Ok(checkpoint.tensor(name, &[config.vocab_size])?)
+    let name = if weights.contains(OWN) { OWN } else { "cls.predictions.bias" };
+    Ok(weights.tensor(name, &[config.vocab_size])?)
 }
 
 impl Bert {
-    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<Bert> {
-        let (prefix, d) = (prefix(checkpoint), config.d_model);
+    pub(crate) fn load(weights: &Weights, config: &Config) -> Result<Bert> {
+        let (prefix, d) = (prefix(weights), config.d_model);
         const HEAD: &str = "cls.predictions.transform";
-        if !checkpoint.contains(&format!("{HEAD}.dense.weight")) {
-            return Err(no_head(checkpoint));
+        if !weights.contains(&format!("{HEAD}.dense.weight")) {
+            return Err(no_head(weights));
         }
         let table = |part: &str, rows: usize| {
-            checkpoint.tensor(&format!("{prefix}embeddings.{part}.weight"), &[rows, d])
+            weights.tensor(&format!("{prefix}embeddings.{part}.weight"), &[rows, d])
         };
-        let block = |i| Block::load(checkpoint, config, &format!("{prefix}encoder.layer.{i}")).map(Arc::new);
+        let block = |i| Block::load(weights, config, &format!("{prefix}encoder.layer.{i}")).map(Arc::new);
         Ok(Bert {
             position_embeddings: table("position_embeddings", config.n_positions)?,
             token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
-            norm: LayerNorm::load(checkpoint, config, &format!("{prefix}embeddings.LayerNorm"))?,
+            norm: LayerNorm::load(weights, config, &format!("{prefix}embeddings.LayerNorm"))?,
             layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
-            transform: linear_layer(checkpoint, &format!("{HEAD}.dense"), (d, d), true)?,
-            transform_norm: LayerNorm::load(checkpoint, config, &format!("{HEAD}.LayerNorm"))?,
+            transform: linear_layer(weights, &format!("{HEAD}.dense"), (d, d), true)?,
+            transform_norm: LayerNorm::load(weights, config, &format!("{HEAD}.LayerNorm"))?,
             activation: config.activation,
         })
     }
@@ -111,9 +111,9 @@ impl Bert {
     /// Hidden states of the wanted tokens as the last block leaves them. There only they need queries and the MLP. A cache
     /// can only hold a prefix: what a token computes depends on the tokens after it.
     pub(crate) fn encode(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
-        let placed = add_rows(embeds, &self.position_embeddings, step.positions);
+        let placed = add_rows(tape, embeds, &self.position_embeddings, step.positions);
         let types = vec![0; step.positions.len()];
-        let mut x = self.norm.forward(tape, &add_rows(&placed, &self.token_type_embeddings, &types));
+        let mut x = self.norm.forward(tape, &add_rows(tape, &placed, &self.token_type_embeddings, &types));
         for (i, block) in self.layers.iter().enumerate() {
             let pass = Pass::of(&step, i, self.layers.len());
             let block = block.clone();
@@ -126,12 +126,12 @@ impl Bert {
 }
 
 impl Block {
-    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<Block> {
+    fn load(weights: &Weights, config: &Config, name: &str) -> Result<Block> {
         let (d, d_ff) = (config.d_model, config.d_ff);
         let dense = |part: &str, n_in: usize, n_out: usize| {
-            linear_layer(checkpoint, &format!("{name}.{part}"), (n_in, n_out), true)
+            linear_layer(weights, &format!("{name}.{part}"), (n_in, n_out), true)
         };
-        let norm = |part: &str| LayerNorm::load(checkpoint, config, &format!("{name}.{part}.LayerNorm"));
+        let norm = |part: &str| LayerNorm::load(weights, config, &format!("{name}.{part}.LayerNorm"));
         Ok(Block {
             query: dense("attention.self.query", d, d)?,
             key: dense("attention.self.key", d, d)?,
@@ -162,15 +162,17 @@ impl Block {
 }
 
 /// Why a file without the head's first layer cannot be used, by what it has instead.
-fn no_head(checkpoint: &Checkpoint) -> Error {
-    let other =
-        checkpoint.names().find(|name| name.starts_with("classifier") || name.starts_with("qa_outputs"));
+fn no_head(weights: &Weights) -> Error {
+    let other = weights
+        .checkpoint()
+        .names()
+        .find(|name| name.starts_with("classifier") || name.starts_with("qa_outputs"));
     let what = match other {
         Some(name) => format!("they are those of a classifier (`{name}`)"),
         None => "they are an encoder that gives embeddings".into(),
     };
     Error::Unsupported {
-        path: checkpoint.path().into(),
+        path: weights.checkpoint().path().into(),
         why: format!(
             "the weights have no masked-language-model head (`cls.predictions…`): {what}, which predicts no tokens and \
              cannot be prompted; use the model's BertForMaskedLM version"

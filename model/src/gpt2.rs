@@ -12,21 +12,21 @@
 use std::sync::Arc;
 
 use autograd::ops::{Qkv, activation, add_rows, gather_rows, linear};
-use autograd::{Linear, Tape, Value};
+use autograd::{Linear, Tape, Value, Weight};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
 use kernels::matmul::Layout;
-use tensor::{Checkpoint, Frozen};
 
 use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
 use crate::layers::{LayerNorm, Pass};
+use crate::weights::Weights;
 use crate::{Config, Result};
 
 /// The weights of a GPT-2 between the embeddings and the head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Gpt2 {
-    wpe: Frozen,
+    wpe: Weight,
     layers: Vec<Arc<Block>>,
     ln_f: LayerNorm,
 }
@@ -44,23 +44,23 @@ struct Block {
 }
 
 /// What every tensor's name starts with: `transformer.`, or nothing in the files of the original models.
-fn prefix(checkpoint: &Checkpoint) -> &'static str {
-    if checkpoint.contains("wte.weight") { "" } else { "transformer." }
+fn prefix(weights: &Weights) -> &'static str {
+    if weights.contains("wte.weight") { "" } else { "transformer." }
 }
 
 /// Name of the token embedding.
-pub(crate) fn embedding_name(checkpoint: &Checkpoint) -> String {
-    format!("{}wte.weight", prefix(checkpoint))
+pub(crate) fn embedding_name(weights: &Weights) -> String {
+    format!("{}wte.weight", prefix(weights))
 }
 
 impl Gpt2 {
-    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<Gpt2> {
-        let prefix = prefix(checkpoint);
-        let block = |i| Block::load(checkpoint, config, &format!("{prefix}h.{i}")).map(Arc::new);
+    pub(crate) fn load(weights: &Weights, config: &Config) -> Result<Gpt2> {
+        let prefix = prefix(weights);
+        let block = |i| Block::load(weights, config, &format!("{prefix}h.{i}")).map(Arc::new);
         Ok(Gpt2 {
-            wpe: checkpoint.tensor(&format!("{prefix}wpe.weight"), &[config.n_positions, config.d_model])?,
+            wpe: weights.tensor(&format!("{prefix}wpe.weight"), &[config.n_positions, config.d_model])?,
             layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
-            ln_f: LayerNorm::load(checkpoint, config, &format!("{prefix}ln_f"))?,
+            ln_f: LayerNorm::load(weights, config, &format!("{prefix}ln_f"))?,
         })
     }
 
@@ -74,7 +74,7 @@ impl Gpt2 {
 
     /// Final hidden states of the wanted tokens. In the last block only they need queries and the MLP.
     pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
-        let mut x = add_rows(embeds, &self.wpe, step.positions);
+        let mut x = add_rows(tape, embeds, &self.wpe, step.positions);
         for (i, block) in self.layers.iter().enumerate() {
             let pass = Pass::of(&step, i, self.layers.len());
             let block = block.clone();
@@ -87,17 +87,17 @@ impl Gpt2 {
 }
 
 impl Block {
-    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<Block> {
+    fn load(weights: &Weights, config: &Config, name: &str) -> Result<Block> {
         let (d, d_ff) = (config.d_model, config.d_ff);
         let heads = config.heads();
         let matrix = |part: &str, n_in, n_out| {
-            conv1d(checkpoint, &format!("{name}.{part}"), config.conv1d, (n_in, n_out))
+            conv1d(weights, &format!("{name}.{part}"), config.conv1d, (n_in, n_out))
         };
         Ok(Block {
-            ln_1: LayerNorm::load(checkpoint, config, &format!("{name}.ln_1"))?,
+            ln_1: LayerNorm::load(weights, config, &format!("{name}.ln_1"))?,
             c_attn: matrix("attn.c_attn", d, 3 * d)?,
             attn_c_proj: matrix("attn.c_proj", d, d)?,
-            ln_2: LayerNorm::load(checkpoint, config, &format!("{name}.ln_2"))?,
+            ln_2: LayerNorm::load(weights, config, &format!("{name}.ln_2"))?,
             c_fc: matrix("mlp.c_fc", d, d_ff)?,
             mlp_c_proj: matrix("mlp.c_proj", d_ff, d)?,
             heads,
@@ -118,17 +118,12 @@ impl Block {
     }
 }
 
-fn conv1d(
-    checkpoint: &Checkpoint,
-    name: &str,
-    layout: Layout,
-    (n_in, n_out): (usize, usize),
-) -> Result<Linear> {
+fn conv1d(weights: &Weights, name: &str, layout: Layout, (n_in, n_out): (usize, usize)) -> Result<Linear> {
     let shape = match layout {
         Layout::InOut => [n_in, n_out],
         Layout::OutIn => [n_out, n_in],
     };
-    let weight = checkpoint.tensor(&format!("{name}.weight"), &shape)?;
-    let bias = checkpoint.tensor(&format!("{name}.bias"), &[n_out])?;
+    let weight = weights.tensor(&format!("{name}.weight"), &shape)?;
+    let bias = weights.tensor(&format!("{name}.bias"), &[n_out])?;
     Ok(Linear::new(weight, layout, Some(bias)))
 }

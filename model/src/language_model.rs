@@ -1,20 +1,21 @@
 //! A frozen language model: tokens and a soft prompt in, log-probabilities and the prompt's gradient out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autograd::ops::{self, Intervals, Scored, Source};
-use autograd::{Linear, Tape, Value};
+use autograd::{Linear, Tape, Value, Weight};
 use kernels::matmul::{Layout, Precision};
 use kernels::rope::Pairs;
 use kernels::threads::on_pool;
-use tensor::{Checkpoint, Frozen, Tensor};
+use tensor::{Checkpoint, Tensor};
 
 use crate::bert::{self, Bert};
 use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
 use crate::t5::{self, T5};
+use crate::weights::{Trained, Weights};
 use crate::{Architecture, Config, Error, Family, Forest, KvCache, PackedBatch, Prompt, Result, gguf};
 
 /// The tokens of one call of [`LanguageModel::hidden`].
@@ -41,18 +42,21 @@ pub struct Encoded<'a> {
     pub mask: &'a Arc<Intervals>,
 }
 
-/// A frozen language model over a memory-mapped checkpoint.
-#[derive(Debug)]
+/// A language model over a memory-mapped checkpoint. Its weights are frozen but for those that values stand in for.
+#[derive(Clone, Debug)]
 pub struct LanguageModel {
+    path: PathBuf,
     config: Config,
-    checkpoint: Checkpoint,
-    embedding: Frozen,
+    checkpoint: Arc<Checkpoint>,
+    precision: Precision,
+    embedding: Weight,
     blocks: Blocks,
     head: Linear,
+    weight_names: Vec<String>,
 }
 
 /// What lies between the embeddings and the head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Blocks {
     Gpt2(Gpt2),
     Llama(Llama),
@@ -70,30 +74,57 @@ impl LanguageModel {
             true => gguf::open(folder)?,
             false => (Config::open(folder)?, Checkpoint::open(folder)?),
         };
-        let (name, blocks) = match config.architecture {
-            Architecture::Gpt2 => {
-                (gpt2::embedding_name(&checkpoint), Blocks::Gpt2(Gpt2::load(&checkpoint, &config)?))
-            }
-            Architecture::Llama => {
-                (llama::embedding_name(&checkpoint), Blocks::Llama(Llama::load(&checkpoint, &config)?))
-            }
-            Architecture::Bert => {
-                (bert::embedding_name(&checkpoint), Blocks::Bert(Box::new(Bert::load(&checkpoint, &config)?)))
-            }
-            Architecture::T5 => {
-                (t5::embedding_name(&checkpoint), Blocks::T5(T5::load(&checkpoint, &config)?))
-            }
-        };
-        no_more_blocks(&checkpoint, &config, folder)?;
-        let embedding = checkpoint.tensor(&name, &[config.vocab_size, config.d_model])?;
-        let head = head(&checkpoint, &config, &embedding, folder)?;
+        let model = LanguageModel::assemble(folder, config, Arc::new(checkpoint), &Trained::new())?;
+        let LanguageModel { config, checkpoint, .. } = &model;
+        no_more_blocks(checkpoint, config, folder)?;
         if checkpoint.copied_bytes() > 0 {
             let (name, bytes) = (&config.name_or_path, checkpoint.copied_bytes());
             tracing::warn!(
                 "{name}: tensors lie unaligned in their file, {bytes} bytes were copied instead of mapped"
             );
         }
-        Ok(LanguageModel { config, checkpoint, embedding, blocks, head })
+        Ok(model)
+    }
+
+    fn assemble(
+        path: &Path,
+        config: Config,
+        checkpoint: Arc<Checkpoint>,
+        trained: &Trained,
+    ) -> Result<LanguageModel> {
+        let weights = Weights::new(&checkpoint, trained);
+        let (name, blocks) = match config.architecture {
+            Architecture::Gpt2 => {
+                (gpt2::embedding_name(&weights), Blocks::Gpt2(Gpt2::load(&weights, &config)?))
+            }
+            Architecture::Llama => {
+                (llama::embedding_name(&weights), Blocks::Llama(Llama::load(&weights, &config)?))
+            }
+            Architecture::Bert => {
+                (bert::embedding_name(&weights), Blocks::Bert(Box::new(Bert::load(&weights, &config)?)))
+            }
+            Architecture::T5 => (t5::embedding_name(&weights), Blocks::T5(T5::load(&weights, &config)?)),
+        };
+        let embedding = weights.tensor(&name, &[config.vocab_size, config.d_model])?;
+        let head = head(&weights, &config, &embedding, path)?;
+        let weight_names = weights.into_asked();
+        let (path, precision) = (path.to_path_buf(), Precision::F32);
+        Ok(LanguageModel { path, config, checkpoint, precision, embedding, blocks, head, weight_names })
+    }
+
+    /// The same model where values stand in for some of its weights. While the model is trained they are leaves of a tape:
+    /// then one such model is made for each step, which costs pointers. Panics when a value has another shape than its weight.
+    pub fn with(&self, trained: &Trained) -> LanguageModel {
+        let made = LanguageModel::assemble(&self.path, self.config.clone(), self.checkpoint.clone(), trained);
+        let mut model = made.expect("it was opened with this configuration and checkpoint");
+        model.set_precision(self.precision);
+        model
+    }
+
+    /// Names of the weights that the model uses, as its checkpoint calls them, each once. Tables that are two things at once
+    /// (tied embeddings) have one name.
+    pub fn weight_names(&self) -> &[String] {
+        &self.weight_names
     }
 
     /// How the matrix products of the model are computed from now on: exactly, as at first, or rounded to bf16, which
@@ -106,6 +137,7 @@ impl LanguageModel {
             Blocks::T5(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),
         }
         self.head.set_precision(precision);
+        self.precision = precision;
     }
 
     /// What shape the model has.
@@ -124,8 +156,8 @@ impl LanguageModel {
     }
 
     /// The table of token embeddings, `[vocab_size, d_model]`.
-    pub fn embedding(&self) -> &Frozen {
-        &self.embedding
+    pub fn embedding(&self) -> &Tensor {
+        self.embedding.tensor()
     }
 
     /// The language-model head, `d_model -> vocab_size`.
@@ -315,13 +347,13 @@ fn no_more_blocks(checkpoint: &Checkpoint, config: &Config, path: &Path) -> Resu
 }
 
 /// The head's own matrix if the file has it, else the embedding; and its bias, where the architecture has one.
-fn head(checkpoint: &Checkpoint, config: &Config, embedding: &Frozen, folder: &Path) -> Result<Linear> {
+fn head(weights: &Weights, config: &Config, embedding: &Weight, folder: &Path) -> Result<Linear> {
     let (name, bias) = match config.architecture {
         Architecture::Gpt2 | Architecture::Llama | Architecture::T5 => ("lm_head.weight", None),
-        Architecture::Bert => (bert::DECODER, Some(bert::decoder_bias(checkpoint, config)?)),
+        Architecture::Bert => (bert::DECODER, Some(bert::decoder_bias(weights, config)?)),
     };
-    let weight = if checkpoint.contains(name) {
-        checkpoint.tensor(name, &[config.vocab_size, config.d_model])?
+    let weight = if weights.contains(name) {
+        weights.tensor(name, &[config.vocab_size, config.d_model])?
     } else if config.tie_word_embeddings == Some(false) {
         let why = format!(
             "`tie_word_embeddings` is false, but the weights have no `{name}`; the checkpoint is incomplete"

@@ -3,28 +3,28 @@
 use std::sync::Arc;
 
 use autograd::ops::{Intervals, layer_norm, rms_norm};
-use autograd::{Linear, Tape, Value};
+use autograd::{Linear, Tape, Value, Weight};
 use kernels::matmul::Layout;
-use tensor::{Checkpoint, Frozen};
 
 use crate::language_model::Step;
+use crate::weights::Weights;
 use crate::{Config, Result};
 
 /// LayerNorm with weight and bias.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerNorm {
-    weight: Frozen,
-    bias: Frozen,
+    weight: Weight,
+    bias: Weight,
     eps: f32,
 }
 
 impl LayerNorm {
     /// `{name}.weight` and `{name}.bias`, which the first BERTs called gamma and beta; `[d_model]` each.
-    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<LayerNorm> {
+    pub(crate) fn load(weights: &Weights, config: &Config, name: &str) -> Result<LayerNorm> {
         let vector = |part: &str, old: &str| {
             let old = format!("{name}.{old}");
-            let name = if checkpoint.contains(&old) { old } else { format!("{name}.{part}") };
-            checkpoint.tensor(&name, &[config.d_model])
+            let name = if weights.contains(&old) { old } else { format!("{name}.{part}") };
+            weights.tensor(&name, &[config.d_model])
         };
         Ok(LayerNorm {
             weight: vector("weight", "gamma")?.widened(),
@@ -41,14 +41,14 @@ impl LayerNorm {
 /// RMSNorm: no mean, no bias.
 #[derive(Clone, Debug)]
 pub(crate) struct RmsNorm {
-    weight: Frozen,
+    weight: Weight,
     eps: f32,
 }
 
 impl RmsNorm {
     /// `{name}.weight`, `[d_model]`.
-    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<RmsNorm> {
-        let weight = checkpoint.tensor(&format!("{name}.weight"), &[config.d_model])?;
+    pub(crate) fn load(weights: &Weights, config: &Config, name: &str) -> Result<RmsNorm> {
+        let weight = weights.tensor(&format!("{name}.weight"), &[config.d_model])?;
         Ok(RmsNorm { weight: weight.widened(), eps: config.norm_eps })
     }
 
@@ -75,12 +75,12 @@ impl Pass {
 
 /// `{name}.weight` as torch's `Linear` keeps it, `[n_out, n_in]`, and `{name}.bias`.
 pub(crate) fn linear_layer(
-    checkpoint: &Checkpoint,
+    weights: &Weights,
     name: &str,
     (n_in, n_out): (usize, usize),
     bias: bool,
 ) -> Result<Linear> {
-    let weight = checkpoint.tensor(&format!("{name}.weight"), &[n_out, n_in])?;
-    let bias = bias.then(|| checkpoint.tensor(&format!("{name}.bias"), &[n_out])).transpose()?;
+    let weight = weights.tensor(&format!("{name}.weight"), &[n_out, n_in])?;
+    let bias = bias.then(|| weights.tensor(&format!("{name}.bias"), &[n_out])).transpose()?;
     Ok(Linear::new(weight, Layout::OutIn, bias))
 }

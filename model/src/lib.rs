@@ -31,6 +31,7 @@ pub mod row;
 pub mod sample;
 pub mod t5;
 pub mod tokenizer;
+mod weights;
 
 pub use autograd::ops::Source;
 pub use cache::KvCache;
@@ -45,3 +46,4 @@ pub use prompt::Prompt;
 pub use row::{Family, Prediction, Row};
 pub use sample::Sampling;
 pub use tokenizer::Tokenizer;
+pub use weights::Trained;

@@ -17,15 +17,15 @@ use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
 use kernels::rope::{Pairs, Table};
-use tensor::Checkpoint;
 
 use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
 use crate::layers::{RmsNorm, linear_layer};
+use crate::weights::Weights;
 use crate::{Config, Result};
 
 /// The weights of a Llama between the embeddings and the head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Llama {
     /// One per pair of lanes of a head.
     frequencies: Vec<f32>,
@@ -58,18 +58,18 @@ struct Pass {
 }
 
 /// Name of the token embedding.
-pub(crate) fn embedding_name(_: &Checkpoint) -> String {
+pub(crate) fn embedding_name(_: &Weights) -> String {
     "model.embed_tokens.weight".into()
 }
 
 impl Llama {
-    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<Llama> {
-        let block = |i| Block::load(checkpoint, config, &format!("model.layers.{i}")).map(Arc::new);
+    pub(crate) fn load(weights: &Weights, config: &Config) -> Result<Llama> {
+        let block = |i| Block::load(weights, config, &format!("model.layers.{i}")).map(Arc::new);
         Ok(Llama {
-            frequencies: frequencies(checkpoint, config)?,
+            frequencies: frequencies(weights, config)?,
             pairs: config.rope.map(|rope| rope.pairs).unwrap_or_default(),
             layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
-            norm: RmsNorm::load(checkpoint, config, "model.norm")?,
+            norm: RmsNorm::load(weights, config, "model.norm")?,
         })
     }
 
@@ -112,33 +112,33 @@ impl Llama {
 }
 
 /// Frequencies of the rotation. GGUF files hold what Llama 3 divides them by as a tensor.
-fn frequencies(checkpoint: &Checkpoint, config: &Config) -> Result<Vec<f32>> {
+fn frequencies(weights: &Weights, config: &Config) -> Result<Vec<f32>> {
     const DIVISORS: &str = "rope_freqs.weight";
     let Some(rope) = config.rope else { return Ok(Vec::new()) };
     let mut frequencies = rope.frequencies(config.head_dim);
-    if checkpoint.contains(DIVISORS) {
-        let divisors = checkpoint.tensor(DIVISORS, &[frequencies.len()])?.widened();
+    if weights.contains(DIVISORS) {
+        let divisors = weights.tensor(DIVISORS, &[frequencies.len()])?.widened();
         frequencies.iter_mut().zip(divisors.f32s()).for_each(|(f, divisor)| *f /= divisor);
     }
     Ok(frequencies)
 }
 
 impl Block {
-    fn load(checkpoint: &Checkpoint, config: &Config, name: &str) -> Result<Block> {
+    fn load(weights: &Weights, config: &Config, name: &str) -> Result<Block> {
         let (d, d_ff) = (config.d_model, config.d_ff);
         let heads = config.heads();
         let (q, kv) = (heads.n_heads * heads.head_dim, heads.n_kv_heads * heads.head_dim);
         let projection = |part: &str, n_in: usize, n_out: usize, bias: bool| {
-            linear_layer(checkpoint, &format!("{name}.{part}"), (n_in, n_out), bias)
+            linear_layer(weights, &format!("{name}.{part}"), (n_in, n_out), bias)
         };
         Ok(Block {
-            input_layernorm: RmsNorm::load(checkpoint, config, &format!("{name}.input_layernorm"))?,
+            input_layernorm: RmsNorm::load(weights, config, &format!("{name}.input_layernorm"))?,
             q_proj: projection("self_attn.q_proj", d, q, config.qkv_bias)?,
             k_proj: projection("self_attn.k_proj", d, kv, config.qkv_bias)?,
             v_proj: projection("self_attn.v_proj", d, kv, config.qkv_bias)?,
             o_proj: projection("self_attn.o_proj", q, d, config.attention_out_bias)?,
             post_attention_layernorm: RmsNorm::load(
-                checkpoint,
+                weights,
                 config,
                 &format!("{name}.post_attention_layernorm"),
             )?,

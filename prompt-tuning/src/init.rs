@@ -63,7 +63,7 @@ pub trait Embeddings {
     fn row(&self, id: u32, out: &mut [f32]);
 }
 
-impl Embeddings for tensor::Frozen {
+impl Embeddings for tensor::Tensor {
     fn vocab_size(&self) -> usize {
         self.rows()
     }

@@ -11,6 +11,7 @@
 
 pub mod adapter;
 pub mod atomic;
+pub mod checkpoint_folder;
 pub mod cli;
 pub mod data;
 pub mod encode;
@@ -21,9 +22,11 @@ pub mod fill_mask;
 pub mod hub;
 pub mod init;
 pub mod label_words;
+pub mod learner;
 pub mod metrics;
 pub mod nearest;
 pub mod npy;
+pub mod parameter;
 pub mod plot;
 pub mod prompt_encoder;
 pub mod rng;
@@ -33,11 +36,13 @@ pub mod study;
 pub mod task;
 pub mod template;
 pub mod train;
+pub mod trained_weights;
 pub mod verbalizer;
 
 pub use autograd;
 pub use error::{Error, Result};
 pub use kernels;
+pub use learner::Learner;
 pub use model;
 pub use prompt_encoder::PromptEncoder;
 pub use soft_prompt::SoftPrompt;

@@ -2,7 +2,7 @@
 //! how alike two prompts are.
 
 use rayon::prelude::*;
-use tensor::Frozen;
+use tensor::Tensor;
 
 use crate::soft_prompt::SoftPrompt;
 
@@ -40,7 +40,7 @@ impl Measure {
 /// For each virtual token the `k` tokens of `table` (`[V, C]`) that are nearest, best first.
 ///
 /// The table is widened a row at a time, once for all virtual tokens.
-pub fn nearest(prompt: &SoftPrompt, table: &Frozen, k: usize, by: Measure) -> Vec<Vec<Neighbour>> {
+pub fn nearest(prompt: &SoftPrompt, table: &Tensor, k: usize, by: Measure) -> Vec<Vec<Neighbour>> {
     const ROWS: usize = 1024;
     let blocks = table.rows().div_ceil(ROWS);
     let found: Vec<Vec<Vec<Neighbour>>> = (0..blocks)
@@ -57,7 +57,7 @@ pub fn nearest(prompt: &SoftPrompt, table: &Frozen, k: usize, by: Measure) -> Ve
 
 fn of_block(
     prompt: &SoftPrompt,
-    table: &Frozen,
+    table: &Tensor,
     ids: std::ops::Range<usize>,
     wanted: (usize, Measure),
 ) -> Vec<Vec<Neighbour>> {
@@ -123,14 +123,13 @@ pub fn similarity(a: &SoftPrompt, b: &SoftPrompt) -> Similarity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tensor::Tensor;
 
     #[test]
     fn finds_the_row_a_token_was_made_of() {
         let mut rng = kernels::testing::Rng(3);
         let data = rng.normals(3000 * 8);
         let prompt = SoftPrompt::new(2, 8, [&data[2999 * 8..], &data[17 * 8..18 * 8]].concat());
-        let table = Frozen::new(Tensor::from_vec(&[3000, 8], data));
+        let table = Tensor::from_vec(&[3000, 8], data);
         let found = nearest(&prompt, &table, 3, Measure::Cosine);
         assert_eq!((found[0][0].id, found[1][0].id), (2999, 17));
         assert!((found[0][0].cosine - 1.0).abs() < 1e-6 && found[0][0].distance == 0.0);
@@ -140,7 +139,7 @@ mod tests {
     #[test]
     fn length_counts_by_distance_alone() {
         // a long vector in the same direction, a short one beside it
-        let table = Frozen::new(Tensor::from_vec(&[2, 2], vec![10.0, 0.0, 1.0, 0.5]));
+        let table = Tensor::from_vec(&[2, 2], vec![10.0, 0.0, 1.0, 0.5]);
         let prompt = SoftPrompt::new(1, 2, vec![1.0, 0.0]);
         let first = |by| nearest(&prompt, &table, 1, by)[0][0].id;
         assert_eq!((first(Measure::Cosine), first(Measure::L2)), (0, 1));

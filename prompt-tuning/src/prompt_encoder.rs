@@ -16,8 +16,8 @@ use kernels::matmul::Layout;
 use kernels::threads::on_pool;
 use model::Prompt;
 use serde::{Deserialize, Serialize};
-use tensor::Tensor;
 
+use crate::parameter::Parameter;
 use crate::rng::Rng;
 use crate::soft_prompt::{Kind, SoftPrompt};
 
@@ -93,17 +93,6 @@ impl Method {
     }
 }
 
-/// Trainable numbers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Parameter {
-    /// As in PEFT's prompt encoders.
-    pub name: String,
-    /// `[rows, columns]`, or `[length]`.
-    pub shape: Vec<usize>,
-    /// The numbers.
-    pub values: Vec<f32>,
-}
-
 /// The trainable part of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptEncoder {
@@ -143,7 +132,7 @@ impl PromptEncoder {
                     (0..size).map(|_| uniform(&mut rng)).collect()
                 }
             };
-            parameters.push(Parameter { name, shape, values });
+            parameters.push(Parameter::new(name, &shape, values));
         }
         PromptEncoder { method, parameters }
     }
@@ -155,7 +144,7 @@ impl PromptEncoder {
 
     /// How many numbers are trained.
     pub fn len(&self) -> usize {
-        self.parameters.iter().map(|p| p.values.len()).sum()
+        self.parameters.iter().map(|p| p.values().len()).sum()
     }
 
     /// Whether there are none.
@@ -166,15 +155,10 @@ impl PromptEncoder {
     /// Sets the last layer of a projected prefix to zero, so that the first prefix is zero.
     pub fn zero_output(&mut self) {
         let last = self.parameters.iter_mut().filter(|p| p.name.starts_with("transform.2."));
-        last.for_each(|p| p.values.fill(0.0));
+        last.for_each(|p| p.values_mut().fill(0.0));
     }
 
-    /// The parameters as leaves of `tape`.
-    pub fn leaves(&self, tape: &Tape) -> Vec<Value> {
-        self.parameters.iter().map(|p| tape.leaf(&p.shape, &p.values)).collect()
-    }
-
-    /// The prompt, from [`PromptEncoder::leaves`] or constants in their place.
+    /// The prompt, from the parameters as leaves of `tape` or constants in their place.
     pub fn forward(&self, tape: &Tape, parameters: &[Value]) -> Prompt {
         let value = self.value(tape, parameters);
         if self.method.is_prefix() { Prompt::Prefix(value) } else { Prompt::Soft(value) }
@@ -183,7 +167,7 @@ impl PromptEncoder {
     fn value(&self, tape: &Tape, parameters: &[Value]) -> Value {
         let relu = |x: &Value| ops::activation(tape, x, Activation::Relu);
         let layer = |x: &Value, i: usize| {
-            let layer = Linear::trained(&parameters[i], Layout::OutIn, Some(&parameters[i + 1]));
+            let layer = Linear::new(&parameters[i], Layout::OutIn, Some((&parameters[i + 1]).into()));
             ops::linear(tape, x, &layer, None)
         };
         let table = &parameters[0];
@@ -197,8 +181,7 @@ impl PromptEncoder {
 
     /// The prompt's numbers.
     pub fn prompt(&self) -> SoftPrompt {
-        let constant = |p: &Parameter| Value::constant(Tensor::from_vec(&p.shape, p.values.clone()));
-        let parameters: Vec<Value> = self.parameters.iter().map(constant).collect();
+        let parameters: Vec<Value> = self.parameters.iter().map(Parameter::constant).collect();
         let prompt = on_pool(|| self.value(&Tape::new(), &parameters));
         let prompt = prompt.tensor();
         let kind = if self.method.is_prefix() { Kind::Prefix } else { Kind::Soft };
@@ -214,7 +197,7 @@ fn fan_in(name: &str, shape: &[usize], method: Method, before: &[Parameter]) -> 
     match (method, shape) {
         (Method::Lstm { hidden, .. }, _) if name.starts_with("lstm") => hidden,
         (_, [_, n_in]) => *n_in,
-        _ => before.last().map_or(1, |weight| weight.shape[1]),
+        _ => before.last().map_or(1, |weight| weight.shape()[1]),
     }
 }
 
@@ -223,7 +206,7 @@ fn lstm(tape: &Tape, table: &Value, parameters: &[Value]) -> Value {
     let mut x = table.clone();
     for layer in parameters.chunks_exact(8) {
         let one = |p: &[Value], direction| {
-            let input = Linear::trained(&p[0], Layout::OutIn, Some(&p[2]));
+            let input = Linear::new(&p[0], Layout::OutIn, Some((&p[2]).into()));
             ops::lstm(tape, &ops::linear(tape, &x, &input, None), &p[1], &p[3], direction)
         };
         let (there, back) = (one(&layer[..4], Direction::Forward), one(&layer[4..], Direction::Backward));

@@ -12,7 +12,7 @@ use prompt_tuning::error::Result;
 use prompt_tuning::train::optimizer::Kind;
 use prompt_tuning::train::state::State;
 use prompt_tuning::train::{DevReport, Ending, Observer, Settings, StepReport, Trainer};
-use prompt_tuning::{SoftPrompt, evaluate};
+use prompt_tuning::{Learner, evaluate};
 use sha2::{Digest, Sha256};
 
 fn settings(optimizer: Kind, lr: f32, batch: usize) -> Settings {
@@ -39,7 +39,11 @@ fn ten_steps_of_every_optimizer_are_those_of_torch() {
             let prompt = fixture::tensor(name, &format!("{key}.prompt"));
             let checks = [
                 close(&losses, &recorded, Tolerance::both(1e-4)),
-                close(&trainer.state().encoder.prompt().values, &prompt, Tolerance::both(1e-4)),
+                close(
+                    &trainer.state().learner.prompt().expect("a prompt").values,
+                    &prompt,
+                    Tolerance::both(1e-4),
+                ),
             ];
             wrong.extend(checks.into_iter().filter_map(|c| c.err()).map(|e| format!("{name}, {key}: {e}")));
         }
@@ -57,7 +61,7 @@ fn accumulated_batches_make_the_step_of_one_large_batch() {
     let run = |settings: Settings| {
         let mut trainer = Trainer::new(&model, &rows, settings, prompt.clone());
         let loss = trainer.step().expect("a step").loss;
-        (loss, trainer.state().encoder.prompt().values.clone())
+        (loss, trainer.state().learner.prompt().expect("a prompt").values.clone())
     };
     let ((loss_a, a), (loss_b, b)) = (run(large), run(small));
     close(&[loss_a], &[loss_b], Tolerance::both(1e-6)).expect("the same loss");
@@ -90,7 +94,7 @@ fn only_the_prompt_changes() {
     for _ in 0..5 {
         trainer.step().expect("a step");
     }
-    assert_ne!(trainer.state().encoder.prompt(), prompt);
+    assert_ne!(trainer.state().learner.prompt().expect("a prompt"), prompt);
 
     assert_eq!(hash(), before, "the checkpoint was written to");
     assert_eq!(
@@ -142,7 +146,18 @@ fn recomputing_changes_no_bit() {
             let mut trainer = Trainer::new(&model, &rows, settings, fixture::initial_prompt(name));
             let step = |_| trainer.step().map(|report| (report.loss.to_bits(), report.grad_norm.to_bits()));
             let steps: Vec<_> = (0..4).map(step).collect::<Result<_>>().expect("steps");
-            (steps, trainer.state().encoder.prompt().values.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+            (
+                steps,
+                trainer
+                    .state()
+                    .learner
+                    .prompt()
+                    .expect("a prompt")
+                    .values
+                    .iter()
+                    .map(|x| x.to_bits())
+                    .collect::<Vec<_>>(),
+            )
         };
         assert_eq!(run(false), run(true), "{name}");
     }
@@ -177,7 +192,7 @@ impl Observer for Silent {
     fn step(&mut self, _: &StepReport) -> Result<()> {
         Ok(())
     }
-    fn evaluated(&mut self, report: &DevReport, improved: bool, _: &SoftPrompt) -> Result<()> {
+    fn evaluated(&mut self, report: &DevReport, improved: bool, _: &Learner) -> Result<()> {
         self.evaluations.push((report.step, improved));
         Ok(())
     }
@@ -201,7 +216,8 @@ fn early_stopping_keeps_the_best_prompt() {
     // dev gets better until step 4, then never again
     let scores = [0.1, 0.5, 0.5, 0.3, 0.2];
     let mut seen = Vec::new();
-    let mut evaluate = |step: u64, prompt: &SoftPrompt| {
+    let mut evaluate = |step: u64, learner: &Learner| {
+        let prompt = &learner.prompt().expect("a prompt");
         seen.push(prompt.clone());
         Ok(DevReport { step, score: scores[step as usize / 2 - 1], metrics: serde_json::Map::new() })
     };
@@ -209,8 +225,11 @@ fn early_stopping_keeps_the_best_prompt() {
     let ending = trainer.run(&mut silent, Some(&mut evaluate), &AtomicBool::new(false)).expect("a run");
     assert_eq!(ending, Ending::StoppedEarly);
     assert_eq!(silent.evaluations, [(2, true), (4, true), (6, false), (8, false), (10, false)]);
-    assert_eq!(trainer.best_prompt(), seen[1]);
-    assert_ne!(trainer.best_prompt(), trainer.state().encoder.prompt());
+    assert_eq!(trainer.best().prompt().expect("a prompt"), seen[1]);
+    assert_ne!(
+        trainer.best().prompt().expect("a prompt"),
+        trainer.state().learner.prompt().expect("a prompt")
+    );
 }
 
 #[test]

@@ -109,6 +109,14 @@ impl Tensor {
         }
     }
 
+    /// The numbers of an f32 tensor, to be written; a copy of them where others hold this tensor too.
+    pub fn make_mut(&mut self) -> &mut [f32] {
+        if self.get_mut().is_none() {
+            *self = Tensor::build(&self.shape, |out| out.copy_from_slice(self.f32s()));
+        }
+        self.get_mut().expect("nobody else has it")
+    }
+
     /// The same numbers as f32: itself, or a widened copy.
     pub fn widened(&self) -> Tensor {
         match self.dtype {

@@ -3,10 +3,9 @@
 //! ```text
 //! forward    s = scale · q kᵀ + bias, masked,   p = softmax(s),   y = p v
 //! backward   d_v = pᵀ d_y,   d_p = d_y vᵀ,   d_s = p * (d_p - rowsum(d_y * y)),
-//!            d_q = scale · d_s k,   d_k = scale · d_sᵀ q
+//!            d_q = scale · d_s k,   d_k = scale · d_sᵀ q,   d_bias = d_s summed by distance where it is trained
 //! ```
-//! Remembers `q`, `k`, `v`, `y` and one `lse` per head and query; probabilities are made again, tile by tile. The bias is
-//! frozen.
+//! Remembers `q`, `k`, `v`, `y` and one `lse` per head and query; probabilities are made again, tile by tile.
 //! Sources: Vaswani et al. 2017; Dao et al. 2022 (tiles); arXiv 2410.01359 (column intervals).
 
 use std::sync::Arc;
@@ -51,15 +50,15 @@ impl Intervals {
     }
 }
 
-/// A frozen bias by how far a query is behind a key (T5): see [`Bias`].
-#[derive(Clone, Debug, PartialEq)]
+/// A bias by how far a query is behind a key (T5): see [`Bias`].
+#[derive(Clone, Debug)]
 pub struct RelativeBias {
     /// Position of each query.
     pub query_positions: Arc<[u32]>,
     /// Position of each key.
     pub key_positions: Arc<[u32]>,
     /// `[H, 2 * reach + 1]`
-    pub table: Arc<[f32]>,
+    pub table: Value,
 }
 
 /// Who sees whom, and what is added to the scores for it.
@@ -81,7 +80,7 @@ impl Relation {
     /// The bias as the kernels take it.
     pub fn bias(&self) -> Option<Bias<'_>> {
         let RelativeBias { query_positions, key_positions, table } = self.bias.as_ref()?;
-        Some(Bias { query_positions, key_positions, table })
+        Some(Bias { query_positions, key_positions, table: table.tensor().f32s() })
     }
 }
 
@@ -107,13 +106,16 @@ pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, relation: impl Into<Relati
             (Tensors::FusedRows { qkv: qkv.tensor().clone(), rows, q }, vec![qkv])
         }
     };
+    let table = relation.bias.as_ref().map(|bias| tape.adopt(&bias.table));
     let n = tensors.n_queries();
     let mut lse = vec![0.0; heads.n_heads * n];
     let y = Tensor::build(&[n, heads.n_heads * heads.head_dim], |y| {
         kernel::forward(Isa::best(), tensors.inputs(heads, &relation), y, &mut lse);
     });
-    tape.record(y.clone(), &inputs, || Attention {
+    let all: Vec<&Value> = inputs.iter().copied().chain(&table).collect();
+    tape.record(y.clone(), &all, || Attention {
         nodes: inputs.iter().map(|v| v.node()).collect(),
+        table: table.as_ref().and_then(Value::node),
         tensors,
         heads,
         relation,
@@ -164,6 +166,8 @@ impl Tensors {
 
 struct Attention {
     nodes: Vec<Option<NodeId>>,
+    /// Of the bias.
+    table: Option<NodeId>,
     tensors: Tensors,
     heads: Heads,
     relation: Relation,
@@ -173,6 +177,7 @@ struct Attention {
 
 impl Op for Attention {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
+        grads.add(self.table, || self.d_table(&d_y));
         let n_keys = self.relation.mask.begin.len();
         let widths = [self.heads.n_heads, self.heads.n_kv_heads, self.heads.n_kv_heads];
         let widths = widths.map(|n| n * self.heads.head_dim);
@@ -203,6 +208,14 @@ impl Op for Attention {
 }
 
 impl Attention {
+    fn d_table(&self, d_y: &Tensor) -> Tensor {
+        let bias = self.relation.bias.as_ref().expect("the bias that is trained");
+        let upstream = Upstream { out: self.y.f32s(), lse: &self.lse, d_out: d_y.f32s() };
+        Tensor::build(bias.table.tensor().shape(), |d| {
+            kernel::backward_bias(self.tensors.inputs(self.heads, &self.relation), upstream, d);
+        })
+    }
+
     fn backward_into(&self, d_y: &Tensor, [d_q, d_k, d_v]: [RowsMut; 3]) {
         let upstream = Upstream { out: self.y.f32s(), lse: &self.lse, d_out: d_y.f32s() };
         let inputs = self.tensors.inputs(self.heads, &self.relation);

@@ -1,18 +1,18 @@
-//! Token embeddings: rows of the frozen vocabulary table, and rows of the trainable prompt among them.
+//! Token embeddings: rows of the vocabulary table, and rows of the trainable prompt among them.
 //!
 //! ```text
 //! forward    y[t] = table[id]   for Text(id),     y[t] = prompt[k]   for Soft(k)
-//! backward   d_prompt[k] += d_y[t]   for every t that is Soft(k)
+//! backward   d_table[id] += d_y[t]  and  d_prompt[k] += d_y[t]   for every such t, where they are trained
 //! ```
-//! The sum goes over the tokens in order, so it has the same bits for any number of threads. The table is frozen, so the
+//! The sums go over the tokens in order, so they have the same bits for any number of threads. With a frozen table the
 //! gradient of `y` is wanted at the soft tokens only.
 
 use std::sync::Arc;
 
 use kernels::embedding;
-use tensor::{Frozen, Tensor};
+use tensor::Tensor;
 
-use crate::{Gradients, NodeId, Op, Tape, Value};
+use crate::{Gradients, NodeId, Op, Tape, Value, Weight};
 
 /// Where the embedding of one token comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ pub enum Source {
 }
 
 /// `[T, C]`, one row per source. `table` is `[V, C]`; `prompt` is `[P, C]` and must be given when a source is `Soft`.
-pub fn embed(tape: &Tape, sources: &Arc<[Source]>, table: &Frozen, prompt: Option<&Value>) -> Value {
+pub fn embed(tape: &Tape, sources: &Arc<[Source]>, table: &Weight, prompt: Option<&Value>) -> Value {
     let width = table.shape()[1];
     let y = Tensor::build(&[sources.len(), width], |y| {
         for (out, source) in y.chunks_exact_mut(width).zip(sources.iter()) {
@@ -37,48 +37,77 @@ pub fn embed(tape: &Tape, sources: &Arc<[Source]>, table: &Frozen, prompt: Optio
             }
         }
     });
-    let Some(prompt) = prompt.filter(|prompt| prompt.node().is_some()) else { return Value::constant(y) };
-    let (tokens, soft): (Vec<u32>, Vec<u32>) = soft_tokens(sources).unzip();
-    if soft.is_empty() {
+    let table = table.value(tape);
+    let is_wanted = |source: &Source| match source {
+        Source::Text(_) => table.node().is_some(),
+        Source::Soft(_) => prompt.is_some_and(|prompt| prompt.node().is_some()),
+    };
+    let wanted: Vec<u32> = (0u32..).zip(&**sources).filter(|(_, s)| is_wanted(s)).map(|(t, _)| t).collect();
+    if wanted.is_empty() {
         return Value::constant(y);
     }
-    let wanted = (tokens.len() < sources.len()).then(|| tokens.into());
-    let shape = prompt.tensor().shape().to_vec();
-    tape.record_at(y, wanted, &[prompt], || Embed { prompt: prompt.node(), shape, soft })
-}
-
-/// Every soft token: its place among the tokens, and its row of the prompt.
-fn soft_tokens(sources: &[Source]) -> impl Iterator<Item = (u32, u32)> + '_ {
-    sources.iter().enumerate().filter_map(|(t, source)| match *source {
-        Source::Soft(k) => Some((t as u32, k)),
-        Source::Text(_) => None,
+    let learning = wanted.iter().map(|&t| sources[t as usize]).collect();
+    let wanted = (wanted.len() < sources.len()).then(|| wanted.into());
+    let inputs: Vec<&Value> = prompt.into_iter().chain([&table]).collect();
+    let part = |value: &Value| value.node().map(|node| (node, value.tensor().shape().to_vec()));
+    tape.record_at(y, wanted, &inputs, || Embed {
+        table: part(&table),
+        prompt: prompt.and_then(part),
+        learning,
     })
 }
 
 struct Embed {
-    prompt: Option<NodeId>,
-    shape: Vec<usize>,
-    /// The row of the prompt that each soft token is, in order.
-    soft: Vec<u32>,
+    /// Node and shape.
+    table: Option<(NodeId, Vec<usize>)>,
+    prompt: Option<(NodeId, Vec<usize>)>,
+    /// Where each row comes from whose gradient is wanted.
+    learning: Vec<Source>,
 }
 
 impl Op for Embed {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        let width = d_y.width();
-        grads.add(self.prompt, || {
-            Tensor::build(&self.shape, |d_prompt| {
-                d_prompt.fill(0.0);
-                for (d, &k) in d_y.f32s().chunks_exact(width).zip(&self.soft) {
-                    let acc = &mut d_prompt[k as usize * width..][..width];
-                    acc.iter_mut().zip(d).for_each(|(a, d)| *a += d);
-                }
-            })
+        let texts = self.learning.iter().map(|source| match *source {
+            Source::Text(id) => Some(id),
+            Source::Soft(_) => None,
         });
+        let soft = self.learning.iter().map(|source| match *source {
+            Source::Soft(k) => Some(k),
+            Source::Text(_) => None,
+        });
+        if let Some((node, shape)) = &self.table {
+            add_to_rows(grads, *node, shape, &d_y, texts);
+        }
+        if let Some((node, shape)) = &self.prompt {
+            add_to_rows(grads, *node, shape, &d_y, soft);
+        }
     }
 }
 
-/// `y[t] = x[t] + table[rows[t]]` with a frozen table (learned positions). The gradient of `x` is that of `y`.
-pub fn add_rows(x: &Value, table: &Frozen, rows: &[u32]) -> Value {
+/// Adds each row of `d_y` to the row of the node's gradient that `rows` names.
+fn add_to_rows(
+    grads: &mut Gradients,
+    node: NodeId,
+    shape: &[usize],
+    d_y: &Tensor,
+    rows: impl Iterator<Item = Option<u32>>,
+) {
+    let width = d_y.width();
+    grads.add_into(Some(node), shape, |d, accumulate| {
+        if !accumulate {
+            d.fill(0.0);
+        }
+        for (d_y, row) in d_y.f32s().chunks_exact(width).zip(rows) {
+            let Some(row) = row else { continue };
+            let sum = &mut d[row as usize * width..][..width];
+            sum.iter_mut().zip(d_y).for_each(|(sum, d)| *sum += d);
+        }
+    });
+}
+
+/// `y[t] = x[t] + table[rows[t]]` (learned positions). The gradient of `x` is that of `y`; that of the table collects it
+/// by row.
+pub fn add_rows(tape: &Tape, x: &Value, table: &Weight, rows: &[u32]) -> Value {
     let width = table.shape()[1];
     let y = Tensor::build(x.tensor().shape(), |y| {
         let tokens = y.chunks_exact_mut(width).zip(x.tensor().f32s().chunks_exact(width)).zip(rows);
@@ -87,5 +116,25 @@ pub fn add_rows(x: &Value, table: &Frozen, rows: &[u32]) -> Value {
             out.iter_mut().zip(x).for_each(|(o, x)| *o += x);
         }
     });
-    x.shifted(y)
+    let table = table.value(tape);
+    let Some(node) = table.node() else { return x.shifted(y) };
+    tape.record(y, &[x, &table], || AddRows {
+        input: x.node(),
+        table: (node, table.tensor().shape().to_vec()),
+        rows: rows.into(),
+    })
+}
+
+struct AddRows {
+    input: Option<NodeId>,
+    table: (NodeId, Vec<usize>),
+    rows: Vec<u32>,
+}
+
+impl Op for AddRows {
+    fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
+        let (node, shape) = &self.table;
+        add_to_rows(grads, *node, shape, &d_y, self.rows.iter().map(|&row| Some(row)));
+        grads.add(self.input, || d_y);
+    }
 }

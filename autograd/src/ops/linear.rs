@@ -5,10 +5,10 @@
 //! backward   d_x = d_y Wᵀ        d_r = d_y
 //!            d_W = xᵀ d_y        d_b = Σ_rows d_y        where they are trained
 //! ```
-//! With frozen `W` and `b` there is no `d_W`, so `x` is not remembered. Only the weight is, where it lies.
+//! With frozen `W` there is no `d_W`, so `x` is not remembered. Only the weight is, where it lies.
 
-use kernels::Isa;
-use kernels::matmul::{self, Epilogue, reference::Shape};
+use kernels::matmul::{self, Epilogue};
+use kernels::{Isa, elementwise};
 use tensor::Tensor;
 
 use crate::{Gradients, Linear, NodeId, Op, Tape, Value};
@@ -20,22 +20,19 @@ pub fn linear(tape: &Tape, x: &Value, layer: &Linear, residual: Option<&Value>) 
     let y = Tensor::build(&[rows, layer.n_out()], |y| {
         matmul::forward(Isa::best(), x.tensor().f32s(), layer.weight(), epilogue, y);
     });
-    let [weight, bias] = layer.values();
-    let trained = [weight, bias].map(|v| v.and_then(Value::node));
-    tape.record_rows(y, &[x, residual.unwrap_or(x), weight.unwrap_or(x), bias.unwrap_or(x)], || LinearOp {
-        x: x.node(),
-        residual: residual.and_then(Value::node),
-        trained,
-        input: trained[0].map(|_| x.tensor().clone()),
+    let (weight, bias) = layer.values(tape);
+    let inputs = [Some(x), residual, Some(&weight), bias.as_ref()];
+    let present: Vec<&Value> = inputs.into_iter().flatten().collect();
+    tape.record_rows(y, &present, || LinearOp {
+        nodes: inputs.map(|value| value.and_then(Value::node)),
+        input: weight.node().map(|_| x.tensor().clone()),
         layer: layer.clone(),
     })
 }
 
 struct LinearOp {
-    x: Option<NodeId>,
-    residual: Option<NodeId>,
-    /// Weight and bias.
-    trained: [Option<NodeId>; 2],
+    /// Input, residual, weight and bias.
+    nodes: [Option<NodeId>; 4],
     /// `x`, if the weight is trained.
     input: Option<Tensor>,
     layer: Linear,
@@ -43,35 +40,20 @@ struct LinearOp {
 
 impl Op for LinearOp {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        let LinearOp { layer, trained: [weight, bias], .. } = &*self;
+        let LinearOp { nodes: [x, residual, weight, bias], layer, .. } = &*self;
         if let Some(x) = &self.input {
-            grads.add(*weight, || d_weight(layer, x, &d_y));
+            grads.add(*weight, || {
+                Tensor::build(layer.shape(), |d_w| layer.d_weight(x.f32s(), d_y.f32s(), None, d_w))
+            });
         }
         grads.add(*bias, || {
-            Tensor::build(&[layer.n_out()], |d_b| {
-                d_b.fill(0.0);
-                for d_y in d_y.f32s().chunks_exact(layer.n_out()) {
-                    d_b.iter_mut().zip(d_y).for_each(|(sum, d)| *sum += d);
-                }
-            })
+            Tensor::build(&[layer.n_out()], |d_b| elementwise::sum_of_rows(Isa::best(), d_y.f32s(), d_b))
         });
-        grads.add(self.x, || {
+        grads.add(*x, || {
             Tensor::build(&[d_y.rows(), layer.n_in()], |d_x| {
                 matmul::backward_input(Isa::best(), d_y.f32s(), layer.weight(), d_x);
             })
         });
-        grads.add(self.residual, || d_y);
+        grads.add(*residual, || d_y);
     }
-}
-
-fn d_weight(layer: &Linear, x: &Tensor, d_y: &Tensor) -> Tensor {
-    let matmul::Weight { layout, n_in, n_out, .. } = layer.weight();
-    let shape = match layout {
-        matmul::Layout::OutIn => [n_out, n_in],
-        matmul::Layout::InOut => [n_in, n_out],
-    };
-    Tensor::build(&shape, |d_w| {
-        let shape = Shape { layout, n_in, n_out };
-        matmul::backward_weight(Isa::best(), x.f32s(), d_y.f32s(), shape, d_w);
-    })
 }

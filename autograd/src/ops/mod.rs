@@ -14,6 +14,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod scale;
 pub mod segment;
+pub mod spread;
 pub mod tanh;
 
 pub use activation::{activation, gated};
@@ -30,4 +31,5 @@ pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use scale::scale;
 pub use segment::{segment, segment_of};
+pub use spread::spread;
 pub use tanh::tanh;

@@ -6,7 +6,8 @@
 //! ```
 //! Remembers `x` and `f`. With one segment per block, a batch costs the memory of one block and of the inputs of the
 //! others, and one more forward pass. The second pass does the same operations on the same numbers, and gradients are
-//! summed in the same order, so they have the same bits. Source: Chen et al. 2016, "Training Deep Nets with Sublinear
+//! summed in the same order, so they have the same bits. Weights that are trained need not be named: the tape of the second
+//! pass adopts those it meets. Source: Chen et al. 2016, "Training Deep Nets with Sublinear
 //! Memory Cost".
 
 use tensor::Tensor;
@@ -25,8 +26,12 @@ pub fn segment_of(tape: &Tape, inputs: &[&Value], f: impl Fn(&Tape, &[Value]) ->
         return f(tape, &values);
     }
     let constants: Vec<Value> = values.iter().map(|x| Value::constant(x.tensor().clone())).collect();
-    let y = f(&Tape::new(), &constants);
-    tape.record(y.tensor().clone(), inputs, || Segment { inputs: values, f })
+    let scratch = Tape::forgetting();
+    let y = f(&scratch, &constants);
+    // its layers may hold weights that are trained
+    let weights = scratch.adopted();
+    let all: Vec<&Value> = inputs.iter().copied().chain(weights.iter().map(|(weight, _)| weight)).collect();
+    tape.record(y.tensor().clone(), &all, || Segment { inputs: values, f })
 }
 
 struct Segment<F> {
@@ -41,7 +46,9 @@ impl<F: Fn(&Tape, &[Value]) -> Value> Op for Segment<F> {
         let again = |x: &Value| if x.node().is_some() { tape.leaf_of(x.clone()) } else { x.clone() };
         let inputs = self.inputs.iter().map(again).collect::<Vec<Value>>();
         let y = (self.f)(&tape, &inputs);
-        let pairs = || self.inputs.iter().map(Value::node).zip(inputs.iter().map(Value::node));
+        let weights = tape.adopted();
+        let values = self.inputs.iter().zip(&inputs).chain(weights.iter().map(|(there, here)| (there, here)));
+        let pairs = || values.clone().map(|(there, here)| (there.node(), here.node()));
         // what others have added already comes first in the sum, as it does without segments
         let started = pairs().filter_map(|(outer, inner)| Some((inner?, grads.take_sum(outer)?)));
         let started: Vec<(NodeId, Tensor)> = started.collect();

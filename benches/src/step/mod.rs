@@ -12,7 +12,7 @@ use prompt_tuning::SoftPrompt;
 use prompt_tuning::data::read_pairs;
 use prompt_tuning::encode::{PairEncoder, Reader};
 use prompt_tuning::train::batches::Batches;
-use prompt_tuning::train::{Settings, Trainer, memory};
+use prompt_tuning::train::{Examples, Settings, Trainer, memory};
 
 use crate::ceilings::{Arithmetic, Threads, operations_per_second};
 use crate::data;
@@ -40,7 +40,7 @@ pub fn rows(file: &Path, config: &Config, prompt: usize) -> Result<Vec<Row>, Str
 }
 
 /// A training run through the library, from a random prompt, in the order of the file.
-pub fn trainer<'a>(model: &'a LanguageModel, rows: &'a [Row], plan: Plan) -> Trainer<'a> {
+pub fn trainer<'a>(model: &'a LanguageModel, rows: &'a dyn Examples, plan: Plan) -> Trainer<'a> {
     let d_model = model.config().d_model;
     let prompt = SoftPrompt::new(plan.prompt, d_model, data::normals(1, plan.prompt * d_model, 0.02));
     let settings = Settings {

@@ -19,7 +19,10 @@ pub fn backward_bias(inputs: Inputs, upstream: Upstream, d_table: &mut [f32]) {
     let bias = inputs.bias.expect("the gradient of a bias needs one");
     assert_eq!(d_table.len(), bias.table.len(), "a gradient for each number of the table");
     let width = d_table.len() / inputs.heads.n_heads;
-    d_table.par_chunks_mut(width).enumerate().for_each(|(head, d)| of_head(inputs, upstream, (head, bias), d));
+    d_table
+        .par_chunks_mut(width)
+        .enumerate()
+        .for_each(|(head, d)| of_head(inputs, upstream, (head, bias), d));
 }
 
 fn of_head(inputs: Inputs, upstream: Upstream, (head, bias): (usize, Bias), d: &mut [f32]) {
@@ -28,7 +31,8 @@ fn of_head(inputs: Inputs, upstream: Upstream, (head, bias): (usize, Bias), d: &
     let (table, reach) = bias.of_head(head, n_heads);
     let (at_q, at_kv) = (head * head_dim, head / heads.group() * head_dim);
     let of_query = |i: usize| {
-        let [out, d_out] = [upstream.out, upstream.d_out].map(|x| &x[i * n_heads * head_dim + at_q..][..head_dim]);
+        let [out, d_out] =
+            [upstream.out, upstream.d_out].map(|x| &x[i * n_heads * head_dim + at_q..][..head_dim]);
         (d_out, dot(d_out, out), upstream.lse[i * n_heads + head])
     };
     let queries: Vec<_> = (0..inputs.n_queries).map(of_query).collect();

@@ -250,7 +250,8 @@ impl Data {
             let expected = reference::backward_bias(&inputs, &to_f64(&self.d_out));
             // one number for very many pairs, whose gradients have either sign
             let tol = of_sum(&expected);
-            let tol = Tolerance { absolute: tol.absolute * (self.mask.queries as f64).sqrt().max(1.0), ..tol };
+            let tol =
+                Tolerance { absolute: tol.absolute * (self.mask.queries as f64).sqrt().max(1.0), ..tol };
             named("d_table", close_or_zero(d_table, &expected, tol))?;
         }
         // one key per query: the softmax is constant

@@ -19,21 +19,22 @@ use std::sync::Arc;
 
 use autograd::ops::{
     self, Intervals, Qkv, Relation, RelativeBias, activation, gated, gather_rows, linear, scale, segment,
+    spread,
 };
-use autograd::{Linear, Tape, Value};
+use autograd::{Linear, Tape, Value, Weight};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
-use tensor::Checkpoint;
 
 use crate::cache::{LayerCache, Past, attention, run_block};
 use crate::config::Seq2Seq;
 use crate::language_model::{Encoded, Step};
 use crate::layers::{RmsNorm, linear_layer};
+use crate::weights::Weights;
 use crate::{Config, Result};
 use relative::Buckets;
 
 /// The weights of a T5 between the embeddings and the head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct T5 {
     encoder: Stack,
     decoder: Stack,
@@ -42,11 +43,13 @@ pub(crate) struct T5 {
 }
 
 /// The encoder, or the decoder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Stack {
     block: Vec<Arc<Block>>,
-    /// `[H, 2 * max_distance + 1]`
-    bias: Arc<[f32]>,
+    /// A number for each bucket and head, `[n, H]`.
+    relative_attention_bias: Weight,
+    /// The bucket of each distance.
+    buckets: Arc<[usize]>,
     final_layer_norm: RmsNorm,
 }
 
@@ -89,19 +92,19 @@ struct Pass {
 }
 
 /// Name of the token embedding. Files that share it between encoder and decoder may have kept another of its names.
-pub(crate) fn embedding_name(checkpoint: &Checkpoint) -> String {
+pub(crate) fn embedding_name(weights: &Weights) -> String {
     let names = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
-    names.into_iter().find(|name| checkpoint.contains(name)).unwrap_or(names[0]).into()
+    names.into_iter().find(|name| weights.contains(name)).unwrap_or(names[0]).into()
 }
 
 impl T5 {
-    pub(crate) fn load(checkpoint: &Checkpoint, config: &Config) -> Result<T5> {
+    pub(crate) fn load(weights: &Weights, config: &Config) -> Result<T5> {
         let seq2seq = config.seq2seq.as_ref().expect("the configuration of a T5 says what its decoder is");
         let encoder = (config.n_layers, "encoder");
         let decoder = (seq2seq.n_decoder_layers, "decoder");
         Ok(T5 {
-            encoder: Stack::load(checkpoint, config, seq2seq, encoder)?,
-            decoder: Stack::load(checkpoint, config, seq2seq, decoder)?,
+            encoder: Stack::load(weights, config, seq2seq, encoder)?,
+            decoder: Stack::load(weights, config, seq2seq, decoder)?,
             head_scale: seq2seq.head_scale,
         })
     }
@@ -126,7 +129,8 @@ impl T5 {
         mask: &Arc<Intervals>,
     ) -> Value {
         let mut x = embeds.clone();
-        let pass = Arc::new(self.encoder.pass(None, positions, positions, (mask, None)));
+        let bias = self.encoder.bias(tape);
+        let pass = Arc::new(self.encoder.pass(None, (positions, positions, &bias), (mask, None)));
         for block in &self.encoder.block {
             let (block, pass) = (block.clone(), pass.clone());
             x = segment(tape, &x, move |tape, x| block.forward(tape, x, None, &pass, (None, None)));
@@ -142,9 +146,11 @@ impl T5 {
         let Encoded { states, mask } = step.encoded.expect("a decoder sees an encoder");
         let before = step.cache.as_ref().map_or(&[][..], |cache| cache.positions());
         let key_positions = [before, step.positions].concat();
+        let bias = self.decoder.bias(tape);
         for (i, block) in self.decoder.block.iter().enumerate() {
             let rows = step.outputs.filter(|_| i == last);
-            let pass = self.decoder.pass(rows, step.positions, &key_positions, (step.mask, Some(mask)));
+            let pass =
+                self.decoder.pass(rows, (step.positions, &key_positions, &bias), (step.mask, Some(mask)));
             let block = block.clone();
             x = run_block(tape, &[&x, states], (step.cache.as_deref_mut(), i), move |tape, x, past| {
                 block.forward(tape, &x[0], Some(&x[1]), &pass, past)
@@ -157,35 +163,40 @@ impl T5 {
 
 impl Stack {
     fn load(
-        checkpoint: &Checkpoint,
+        weights: &Weights,
         config: &Config,
         seq2seq: &Seq2Seq,
         (n, name): (usize, &str),
     ) -> Result<Stack> {
         let block = |i| {
             let decoder = name == "decoder";
-            Block::load(checkpoint, config, seq2seq, (&format!("{name}.block.{i}"), decoder)).map(Arc::new)
+            Block::load(weights, config, seq2seq, (&format!("{name}.block.{i}"), decoder)).map(Arc::new)
         };
         let buckets = Buckets {
             n: seq2seq.n_buckets,
             max_distance: seq2seq.max_distance,
             bidirectional: name == "encoder",
         };
-        let weights = format!("{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
-        let weights = checkpoint.tensor(&weights, &[buckets.n, config.n_heads])?.widened();
+        let bias = format!("{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
+        let bias = weights.tensor(&bias, &[buckets.n, config.n_heads])?;
         Ok(Stack {
             block: (0..n).map(block).collect::<Result<_>>()?,
-            bias: buckets.table(weights.f32s()),
-            final_layer_norm: RmsNorm::load(checkpoint, config, &format!("{name}.final_layer_norm"))?,
+            relative_attention_bias: bias.widened(),
+            buckets: buckets.by_distance(),
+            final_layer_norm: RmsNorm::load(weights, config, &format!("{name}.final_layer_norm"))?,
         })
     }
 
-    /// What a block needs that computes the queries `rows`, or all. `masks` are those of the keys and of the encoder.
+    /// The bias by distance, `[H, 2 * max_distance + 1]`.
+    fn bias(&self, tape: &Tape) -> Value {
+        spread(tape, &self.relative_attention_bias, &self.buckets)
+    }
+
+    /// What a block needs that computes the queries `rows`, or all. The masks are those of the keys and of the encoder.
     fn pass(
         &self,
         rows: Option<&Arc<[u32]>>,
-        query_positions: &[u32],
-        key_positions: &[u32],
+        (query_positions, key_positions, bias): (&[u32], &[u32], &Value),
         (mask, encoded): (&Arc<Intervals>, Option<&Arc<Intervals>>),
     ) -> Pass {
         let of_rows = |mask: &Arc<Intervals>| {
@@ -195,8 +206,7 @@ impl Stack {
             Some(rows) => rows.iter().map(|&row| query_positions[row as usize]).collect(),
             None => query_positions.into(),
         };
-        let bias =
-            RelativeBias { query_positions, key_positions: key_positions.into(), table: self.bias.clone() };
+        let bias = RelativeBias { query_positions, key_positions: key_positions.into(), table: bias.clone() };
         Pass {
             rows: rows.cloned(),
             relation: Relation { mask: of_rows(mask), bias: Some(bias) },
@@ -207,20 +217,20 @@ impl Stack {
 
 impl Block {
     fn load(
-        checkpoint: &Checkpoint,
+        weights: &Weights,
         config: &Config,
         seq2seq: &Seq2Seq,
         (name, decoder): (&str, bool),
     ) -> Result<Block> {
         let attention = |layer: usize, part: &str| {
             let name = format!("{name}.layer.{layer}");
-            Attention::load(checkpoint, config, (&format!("{name}.{part}"), &format!("{name}.layer_norm")))
+            Attention::load(weights, config, (&format!("{name}.{part}"), &format!("{name}.layer_norm")))
         };
         let mlp = format!("{name}.layer.{}", if decoder { 2 } else { 1 });
         Ok(Block {
             self_attention: attention(0, "SelfAttention")?,
             enc_dec_attention: decoder.then(|| attention(1, "EncDecAttention")).transpose()?,
-            mlp: Mlp::load(checkpoint, config, seq2seq, &mlp)?,
+            mlp: Mlp::load(weights, config, seq2seq, &mlp)?,
         })
     }
 
@@ -243,15 +253,14 @@ impl Block {
 }
 
 impl Attention {
-    fn load(checkpoint: &Checkpoint, config: &Config, (name, norm): (&str, &str)) -> Result<Attention> {
+    fn load(weights: &Weights, config: &Config, (name, norm): (&str, &str)) -> Result<Attention> {
         // no 1/sqrt(d): it is in how the weights were initialised
         let heads = Heads { scale: 1.0, ..config.heads() };
         let (d, inner) = (config.d_model, heads.n_heads * heads.head_dim);
-        let projection = |part: &str, n_in, n_out| {
-            linear_layer(checkpoint, &format!("{name}.{part}"), (n_in, n_out), false)
-        };
+        let projection =
+            |part: &str, n_in, n_out| linear_layer(weights, &format!("{name}.{part}"), (n_in, n_out), false);
         Ok(Attention {
-            layer_norm: RmsNorm::load(checkpoint, config, norm)?,
+            layer_norm: RmsNorm::load(weights, config, norm)?,
             q: projection("q", d, inner)?,
             k: projection("k", d, inner)?,
             v: projection("v", d, inner)?,
@@ -295,14 +304,13 @@ impl Attention {
 }
 
 impl Mlp {
-    fn load(checkpoint: &Checkpoint, config: &Config, seq2seq: &Seq2Seq, name: &str) -> Result<Mlp> {
+    fn load(weights: &Weights, config: &Config, seq2seq: &Seq2Seq, name: &str) -> Result<Mlp> {
         let inner = if seq2seq.gated_mlp { &["wi_0", "wi_1"][..] } else { &["wi"] };
-        let projection = |part: &str, sizes| {
-            linear_layer(checkpoint, &format!("{name}.DenseReluDense.{part}"), sizes, false)
-        };
+        let projection =
+            |part: &str, sizes| linear_layer(weights, &format!("{name}.DenseReluDense.{part}"), sizes, false);
         let (d, d_ff) = (config.d_model, config.d_ff);
         Ok(Mlp {
-            layer_norm: RmsNorm::load(checkpoint, config, &format!("{name}.layer_norm"))?,
+            layer_norm: RmsNorm::load(weights, config, &format!("{name}.layer_norm"))?,
             wi: inner.iter().map(|part| projection(part, (d, d_ff))).collect::<Result<_>>()?,
             wo: projection("wo", (d_ff, d))?,
             activation: config.activation,

@@ -40,12 +40,10 @@ impl Buckets {
         first + (exact + (share * (n - exact) as f32) as usize).min(n - 1)
     }
 
-    /// `[H, 2 * max_distance + 1]` by `query - key`, from weights `[n, H]`.
-    pub(super) fn table(self, weights: &[f32]) -> Arc<[f32]> {
-        let (n_heads, reach) = (weights.len() / self.n, self.max_distance as i64);
-        let of_head =
-            |head: usize| (-reach..=reach).map(move |behind| weights[self.of(-behind) * n_heads + head]);
-        (0..n_heads).flat_map(of_head).collect()
+    /// The bucket of each distance `query - key` from `-max_distance` to `max_distance`.
+    pub(super) fn by_distance(self) -> Arc<[usize]> {
+        let reach = self.max_distance as i64;
+        (-reach..=reach).map(|behind| self.of(-behind)).collect()
     }
 }
 
@@ -77,14 +75,10 @@ mod tests {
     #[test]
     fn a_table_says_everything() {
         let buckets = Buckets { n: 8, max_distance: 12, bidirectional: true };
-        let weights: Vec<f32> = (0..16).map(|i| i as f32).collect();
-        let table = buckets.table(&weights);
-        assert_eq!(table.len(), 2 * 25);
-        for head in 0..2 {
-            for behind in -200i64..=200 {
-                let expected = weights[buckets.of(-behind) * 2 + head];
-                assert_eq!(table[head * 25 + (behind.clamp(-12, 12) + 12) as usize], expected);
-            }
+        let table = buckets.by_distance();
+        assert_eq!(table.len(), 25);
+        for behind in -200i64..=200 {
+            assert_eq!(table[(behind.clamp(-12, 12) + 12) as usize], buckets.of(-behind));
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::data;
 use crate::encode::{Encode, PairEncoder, Reader, TaskEncoder};
 use crate::error::{Error, Result};
 use crate::evaluate::Examinee;
+use crate::learner::Adapted;
 use crate::soft_prompt::{Kind, SoftPrompt, Widths};
 use crate::task::Task;
 use crate::{hub, npy};
@@ -105,6 +106,12 @@ impl Session {
     /// As it is examined.
     pub(super) fn examinee<'a>(&'a self, prompt: Option<&'a SoftPrompt>, batch: usize) -> Examinee<'a> {
         Examinee { model: &self.model, prompt, tokenizer: self.tokenizer.as_ref().ok(), batch }
+    }
+
+    /// The same, as training has adapted it.
+    pub(super) fn examinee_of<'a>(&'a self, adapted: &'a Adapted<'_>, batch: usize) -> Examinee<'a> {
+        let Adapted { model, prompt } = adapted;
+        Examinee { model, prompt: prompt.as_ref(), tokenizer: self.tokenizer.as_ref().ok(), batch }
     }
 
     /// The encoder of a task.

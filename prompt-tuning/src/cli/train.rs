@@ -1,9 +1,9 @@
-//! `train`: a soft prompt on a frozen model.
+//! `train`: a prompt on a frozen model, or weights.
 
 mod inputs;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,11 +14,13 @@ use serde_json::json;
 use self::inputs::Inputs;
 use self::watch::Watch;
 use super::{Common, INTERRUPTED};
+use crate::checkpoint_folder::SaveDtype;
 use crate::error::{Error, Result};
 use crate::prompt_encoder;
 use crate::train::run_folder::{Existing, RunFolder};
 use crate::train::schedule::Decay;
 use crate::train::{Ending, Settings, Trainer, memory, optimizer};
+use crate::trained_weights::Selection;
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
@@ -27,7 +29,7 @@ use crate::train::{Ending, Settings, Trainer, memory, optimizer};
     --train data/reviews/train.jsonl --dev data/reviews/dev.jsonl --out runs/reviews \\\n    \
     --init text:\"Is this review positive or negative?\" --steps 60 --batch 16 --lr 0.003 --schedule linear --clip 1 --eval-every 20")]
 pub(super) struct TrainArgs {
-    /// Frozen model: folder or hub id
+    /// Model, whose file is only read: folder or hub id
     #[arg(long, value_name = "M")]
     pub(super) model: String,
     /// Training data: .jsonl, .csv or .tsv; with --task labelled texts, without {"prompt", "completion"} or raw ids
@@ -39,7 +41,7 @@ pub(super) struct TrainArgs {
     /// Task file: template and verbalizer
     #[arg(long, value_name = "T.toml")]
     pub(super) task: Option<PathBuf>,
-    /// Folder for the prompt (a PEFT adapter), metrics.jsonl, the training state and a picture
+    /// Folder for the prompt (a PEFT adapter) or the model, metrics.jsonl, the training state and a picture
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
     /// What is trained
@@ -58,6 +60,13 @@ pub(super) struct TrainArgs {
     /// With --method prefix: keys and values are made by two linear layers with tanh between them
     #[arg(long)]
     pub(super) prefix_projection: bool,
+    /// Weights that --method full trains: all, bitfit (biases), last:N (the last N layers), or names with *, separated by
+    /// commas [default: all]
+    #[arg(long, value_name = "W")]
+    pub(super) weights: Option<Selection>,
+    /// Number format in which --method full writes the model [default: f32]
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    pub(super) save_dtype: Option<SaveDtype>,
     /// Layers of --encoder lstm [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) encoder_layers: Option<u32>,
@@ -79,7 +88,8 @@ pub(super) struct TrainArgs {
     /// Optimizer [default: adafactor for encoder-decoders (T5), as in Lester et al. 2021, else adamw]
     #[arg(long, value_enum, value_name = "OPT")]
     pub(super) optimizer: Option<optimizer::Kind>,
-    /// Learning rate [default: 0.003 for adamw, 0.3 for adafactor (so for T5), 0.1 for sgd]
+    /// Learning rate [default: 0.003 for adamw, 0.3 for adafactor (so for T5), 0.1 for sgd; with --method full 5e-5, 1e-3,
+    /// 0.01]
     #[arg(long, value_name = "X", value_parser = not_negative)]
     pub(super) lr: Option<f32>,
     /// What the learning rate does after the warm-up
@@ -112,9 +122,9 @@ pub(super) struct TrainArgs {
     /// Compute activations again on the way back instead of keeping them: less memory, more time, the same bits
     #[arg(long)]
     pub(super) recompute: bool,
-    /// Steps between savings of the training state
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) save_every: u64,
+    /// Steps between savings of the training state [default: 10; with --method full 500, as it is three times the model]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) save_every: Option<u64>,
     /// Go on with the run in --out
     #[arg(long, conflicts_with = "overwrite")]
     pub(super) resume: bool,
@@ -133,7 +143,7 @@ pub(super) enum Method {
     Prefix,
     /// Vectors made by a small network
     PTuning,
-    /// All weights
+    /// The model's own weights, or some of them
     Full,
 }
 
@@ -164,11 +174,16 @@ impl TrainArgs {
             ("--encoder-layers", self.encoder_layers.is_some() && !is_lstm),
             ("--encoder-hidden", self.encoder_hidden.is_some() && !has_network),
             ("--prefix-projection", self.prefix_projection && self.method != Method::Prefix),
+            ("--weights", self.weights.is_some() && self.method != Method::Full),
+            ("--save-dtype", self.save_dtype.is_some() && self.method != Method::Full),
+            ("--init", self.init.is_some() && self.method == Method::Full),
+            ("--prompt-length", self.prompt_length.is_some() && self.method == Method::Full),
         ];
         if let Some((flag, _)) = idle.into_iter().find(|(_, idle)| *idle) {
             return Err(Error::Input(format!(
                 "{flag} does nothing here: --encoder and --encoder-hidden go with --method p-tuning, --encoder-layers with \
-                 --encoder lstm, --prefix-projection (and --encoder-hidden) with --method prefix"
+                 --encoder lstm, --prefix-projection (and --encoder-hidden) with --method prefix, --weights and --save-dtype with \
+                 --method full, --init and --prompt-length with the others"
             )));
         }
         let hidden = self.encoder_hidden.map_or(d_model, |n| n as usize);
@@ -183,10 +198,18 @@ impl TrainArgs {
                 Ok(prompt_encoder::Method::ProjectedPrefix { hidden })
             }
             (Method::Prefix, _) => Ok(prompt_encoder::Method::Prefix),
-            (Method::Full, _) => Err(Error::Input(
-                "--method full: this version trains prompts only (--method soft, p-tuning or prefix)".into(),
-            )),
+            // there is no prompt
+            (Method::Full, _) => Ok(prompt_encoder::Method::default()),
         }
+    }
+
+    fn lr(&self, optimizer: optimizer::Kind) -> f32 {
+        let (of_prompts, of_weights) = match optimizer {
+            optimizer::Kind::Adamw => (0.003, 5e-5),
+            optimizer::Kind::Adafactor => (0.3, 1e-3),
+            optimizer::Kind::Sgd => (0.1, 0.01),
+        };
+        self.lr.unwrap_or(if self.method == Method::Full { of_weights } else { of_prompts })
     }
 
     fn settings(&self, n_examples: usize, family: Family, method: prompt_encoder::Method) -> Settings {
@@ -200,11 +223,7 @@ impl TrainArgs {
             batch: self.batch,
             accumulate: self.accumulate,
             optimizer,
-            lr: self.lr.unwrap_or(match optimizer {
-                optimizer::Kind::Adamw => 0.003,
-                optimizer::Kind::Adafactor => 0.3,
-                optimizer::Kind::Sgd => 0.1,
-            }),
+            lr: self.lr(optimizer),
             schedule: self.schedule,
             warmup: self.warmup,
             clip: self.clip,
@@ -215,6 +234,7 @@ impl TrainArgs {
             patience: self.patience,
             recompute: self.recompute,
             method,
+            weights: (self.method == Method::Full).then(|| self.weights.clone().unwrap_or_default()),
         }
     }
 
@@ -231,10 +251,16 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     args.common.apply()?;
     super::catch_interrupts();
     let mut inputs = Inputs::read(args)?;
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    if same(&args.out, &inputs.session.folder) {
+        return Err(Error::Input(
+            "--out is the folder of the model, which is only read; choose another".into(),
+        ));
+    }
     let method = args.method(inputs.session.model.config().d_model)?;
     let settings = args.settings(inputs.rows.len(), inputs.session.model.family(), method);
     // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
-    let initial = inputs.initial(args, method)?;
+    let initial = inputs.initial(args, &settings)?;
     let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(args), args.existing())?;
     let state = if args.resume { folder.load_state(&initial)? } else { None };
     let resumed_at = state.as_ref().map(|s| s.progress.step);
@@ -255,9 +281,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
         )));
     }
     let progress = &trainer.state().progress;
-    inputs
-        .adapter(args, method, trainer.best_prompt(), progress.best_step.unwrap_or(progress.step))
-        .write(&args.out)?;
+    inputs.write(args, method, trainer.best(), progress.best_step.unwrap_or(progress.step))?;
     let picture = folder.draw(&inputs.title(), inputs.metric_name())?;
     let summary = json!({
         "steps": trainer.state().progress.step,
@@ -272,7 +296,8 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
         super::print_json(&summary)?;
     } else {
         report(&summary, trainer.state().progress.best_step)?;
-        super::print_line(&format!("prompt   {}", args.out.display()))?;
+        let what = if args.method == Method::Full { "model " } else { "prompt" };
+        super::print_line(&format!("{what}   {}", args.out.display()))?;
         super::print_line(&format!("picture  {}", picture.display()))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -24,9 +24,14 @@ impl Batches {
         self.n.div_ceil(self.per_step) as u64
     }
 
+    /// The epoch of step `step`, both counted from 0.
+    pub fn epoch(&self, step: u64) -> u64 {
+        step / self.steps_per_epoch()
+    }
+
     /// The examples of step `step`, counted from 0.
     pub fn at(&mut self, step: u64) -> &[usize] {
-        let epoch = step / self.steps_per_epoch();
+        let epoch = self.epoch(step);
         if self.epoch != Some(epoch) {
             self.order = (0..self.n).collect();
             if let Some(seed) = self.shuffle {

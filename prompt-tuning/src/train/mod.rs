@@ -1,7 +1,7 @@
-//! Training a soft prompt: the loop, and what it keeps.
+//! Training a prompt or weights: the loop, and what it keeps.
 //!
-//! A step packs its examples into a prefix forest, runs the frozen model over it, goes backward to the prompt and what
-//! makes it, and lets the optimizer move that. Nothing else ever changes.
+//! A step packs its examples into a prefix forest, runs the model over it, goes backward to what is trained, and lets the
+//! optimizer move that. Nothing else ever changes.
 
 pub mod batches;
 pub mod memory;
@@ -13,14 +13,18 @@ pub mod state;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use autograd::Tape;
+use autograd::{Tape, Value};
 use kernels::threads::on_pool;
+use kernels::{Isa, elementwise};
 use model::{LanguageModel, PackedBatch, Row};
 use serde::{Deserialize, Serialize};
+use tensor::Tensor;
 
 use crate::error::{Error, Result};
-use crate::prompt_encoder::{Method, Parameter, PromptEncoder};
-use crate::soft_prompt::SoftPrompt;
+use crate::learner::Learner;
+use crate::parameter::Parameter;
+use crate::prompt_encoder::Method;
+use crate::trained_weights::Selection;
 use batches::Batches;
 use optimizer::Optimizer;
 use schedule::{Decay, Schedule};
@@ -58,9 +62,12 @@ pub struct Settings {
     /// Whether activations are computed again on the way back instead of being kept. Changes no bit of the result.
     #[serde(default)]
     pub recompute: bool,
-    /// What is trained.
+    /// What makes the prompt, if one is trained.
     #[serde(default)]
     pub method: Method,
+    /// Which weights are trained, if it is not a prompt.
+    #[serde(default)]
+    pub weights: Option<Selection>,
 }
 
 impl Default for Settings {
@@ -82,7 +89,17 @@ impl Default for Settings {
             patience: None,
             recompute: false,
             method: Method::Soft,
+            weights: None,
         }
+    }
+}
+
+impl Settings {
+    /// A new optimizer for a parameter. Vectors (norms, biases) are not decayed.
+    fn optimizer_of(&self, parameter: &Parameter) -> Optimizer {
+        let is_vector = self.weights.is_some() && parameter.shape().len() < 2;
+        let weight_decay = if is_vector { 0.0 } else { self.weight_decay };
+        Optimizer::new(self.optimizer, weight_decay, parameter.shape())
     }
 }
 
@@ -131,7 +148,7 @@ pub trait Observer {
     ///
     /// # Errors
     /// As for [`Observer::step`].
-    fn evaluated(&mut self, report: &DevReport, improved: bool, prompt: &SoftPrompt) -> Result<()>;
+    fn evaluated(&mut self, report: &DevReport, improved: bool, learner: &Learner) -> Result<()>;
     /// The run can be continued from here.
     ///
     /// # Errors
@@ -139,8 +156,26 @@ pub trait Observer {
     fn checkpoint(&mut self, state: &State, last: bool) -> Result<()>;
 }
 
-/// Evaluates a prompt: `(step, prompt) -> report`.
-pub type Evaluate<'a> = dyn FnMut(u64, &SoftPrompt) -> Result<DevReport> + 'a;
+/// Evaluates what has been learned: `(step, learner) -> report`.
+pub type Evaluate<'a> = dyn FnMut(u64, &Learner) -> Result<DevReport> + 'a;
+
+/// Training examples.
+pub trait Examples: Sync {
+    /// How many there are.
+    fn n_rows(&self) -> usize;
+    /// One of them, as epoch `epoch` sees it.
+    fn row(&self, index: usize, epoch: u64) -> Row;
+}
+
+impl Examples for Vec<Row> {
+    fn n_rows(&self) -> usize {
+        self.len()
+    }
+
+    fn row(&self, index: usize, _: u64) -> Row {
+        self[index].clone()
+    }
+}
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +191,7 @@ pub enum Ending {
 /// A training run.
 pub struct Trainer<'a> {
     model: &'a LanguageModel,
-    rows: &'a [Row],
+    rows: &'a dyn Examples,
     settings: Settings,
     batches: Batches,
     state: State,
@@ -166,27 +201,27 @@ impl<'a> Trainer<'a> {
     /// A run from its beginning. `rows` are the training examples, their soft tokens rows of the prompt.
     pub fn new(
         model: &'a LanguageModel,
-        rows: &'a [Row],
+        rows: &'a dyn Examples,
         settings: Settings,
-        initial: impl Into<PromptEncoder>,
+        initial: impl Into<Learner>,
     ) -> Trainer<'a> {
-        let encoder = initial.into();
-        let optimizer = |p: &Parameter| Optimizer::new(settings.optimizer, settings.weight_decay, &p.shape);
-        let optimizers = encoder.parameters.iter().map(optimizer).collect();
-        let state = State { progress: Progress::default(), encoder, best: None, optimizers };
+        let learner = initial.into();
+        let optimizer = |p: &Parameter| settings.optimizer_of(p);
+        let optimizers = learner.parameters().iter().map(optimizer).collect();
+        let state = State { progress: Progress::default(), learner, best: None, optimizers };
         Trainer::resume(model, rows, settings, state)
     }
 
     /// A run from where `state` left it.
     pub fn resume(
         model: &'a LanguageModel,
-        rows: &'a [Row],
+        rows: &'a dyn Examples,
         settings: Settings,
         state: State,
     ) -> Trainer<'a> {
         let shuffle = settings.shuffle.then_some(settings.seed);
         let batches =
-            Batches::new(rows.len(), settings.batch.saturating_mul(settings.accumulate.max(1)), shuffle);
+            Batches::new(rows.n_rows(), settings.batch.saturating_mul(settings.accumulate.max(1)), shuffle);
         Trainer { model, rows, settings, batches, state }
     }
 
@@ -228,9 +263,9 @@ impl<'a> Trainer<'a> {
         Ok(ending)
     }
 
-    /// The prompt to use: of the best dev evaluation, or the last where there was none.
-    pub fn best_prompt(&self) -> SoftPrompt {
-        self.state.best.as_ref().unwrap_or(&self.state.encoder).prompt()
+    /// What to use: of the best dev evaluation, or the last where there was none.
+    pub fn best(&self) -> &Learner {
+        self.state.best.as_ref().unwrap_or(&self.state.learner)
     }
 
     fn evaluation_is_due(&self) -> bool {
@@ -240,8 +275,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn evaluate(&mut self, evaluate: &mut Evaluate<'_>, observer: &mut dyn Observer) -> Result<()> {
-        let prompt = self.state.encoder.prompt();
-        let report = evaluate(self.state.progress.step, &prompt)?;
+        let report = evaluate(self.state.progress.step, &self.state.learner)?;
         let progress = &mut self.state.progress;
         let improved = progress.best_score.is_none_or(|best| report.score > best);
         if improved {
@@ -249,13 +283,13 @@ impl<'a> Trainer<'a> {
             progress.best_step = Some(progress.step);
             progress.best_metrics = Some(report.metrics.clone());
             progress.evaluations_without_gain = 0;
-            self.state.best = Some(self.state.encoder.clone());
+            self.state.best = Some(self.state.learner.clone());
         } else {
             progress.evaluations_without_gain += 1;
             progress.stopped_early =
                 self.settings.patience.is_some_and(|p| progress.evaluations_without_gain >= p);
         }
-        observer.evaluated(&report, improved, &prompt)
+        observer.evaluated(&report, improved, &self.state.learner)
     }
 
     /// One optimizer step.
@@ -265,20 +299,15 @@ impl<'a> Trainer<'a> {
     pub fn step(&mut self) -> Result<StepReport> {
         let start = Instant::now();
         let step = self.state.progress.step;
-        let examples = self.batches.at(step).to_vec();
-        let scored: usize = examples.iter().map(|&i| self.rows[i].scored.len()).sum();
-        let parameters = &self.state.encoder.parameters;
-        let mut grads: Vec<Vec<f32>> = parameters.iter().map(|p| vec![0.0; p.values.len()]).collect();
-        let (mut loss, mut computed_tokens) = (0.0, 0);
-        for part in examples.chunks(self.settings.batch.max(1)) {
-            let weight = 1.0 / scored as f32;
-            let rows: Vec<Row> = part.iter().map(|&i| Row { weight, ..self.rows[i].clone() }).collect();
-            let batch = PackedBatch::from_rows(self.model.family(), &rows);
+        let epoch = self.batches.epoch(step);
+        let mut rows: Vec<Row> = self.batches.at(step).iter().map(|&i| self.rows.row(i, epoch)).collect();
+        let scored: usize = rows.iter().map(|row| row.scored.len()).sum();
+        rows.iter_mut().for_each(|row| row.weight = 1.0 / scored as f32);
+        let (mut grads, mut loss, mut computed_tokens) = (Vec::new(), 0.0, 0);
+        for part in rows.chunks(self.settings.batch.max(1)) {
+            let batch = PackedBatch::from_rows(self.model.family(), part);
             computed_tokens += batch.len();
             loss += self.accumulate(&batch, &mut grads);
-        }
-        if !loss.is_finite() || grads.iter().flatten().any(|g| !g.is_finite()) {
-            return Err(self.not_finite(loss));
         }
         let schedule = Schedule {
             lr: self.settings.lr,
@@ -287,9 +316,12 @@ impl<'a> Trainer<'a> {
             decay: self.settings.schedule,
         };
         let (lr, grad_norm) = (schedule.at(step), optimizer::clip(&mut grads, self.settings.clip));
-        let State { encoder, optimizers, .. } = &mut self.state;
-        for ((parameter, optimizer), grad) in encoder.parameters.iter_mut().zip(optimizers).zip(&grads) {
-            optimizer.step(lr, &mut parameter.values, grad);
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(self.not_finite(loss));
+        }
+        let State { learner, optimizers, .. } = &mut self.state;
+        for ((parameter, optimizer), grad) in learner.parameters_mut().iter_mut().zip(optimizers).zip(grads) {
+            optimizer.step(lr, parameter.values_mut(), grad.f32s());
         }
         self.state.progress.step += 1;
         Ok(StepReport {
@@ -297,24 +329,29 @@ impl<'a> Trainer<'a> {
             loss,
             lr,
             grad_norm,
-            examples: examples.len(),
-            tokens: examples.iter().map(|&i| self.rows[i].len()).sum(),
+            examples: rows.len(),
+            tokens: rows.iter().map(Row::len).sum(),
             computed_tokens,
             seconds: start.elapsed().as_secs_f64(),
         })
     }
 
-    /// Adds the batch's gradient to `grads`; returns its loss.
-    fn accumulate(&self, batch: &PackedBatch, grads: &mut [Vec<f32>]) -> f64 {
-        let encoder = &self.state.encoder;
+    /// Adds the batch's gradient to `grads`, or begins them; returns its loss.
+    fn accumulate(&self, batch: &PackedBatch, grads: &mut Vec<Tensor>) -> f64 {
+        let learner = &self.state.learner;
         on_pool(|| {
             let tape = if self.settings.recompute { Tape::recomputing() } else { Tape::new() };
-            let leaves = encoder.leaves(&tape);
-            let prompt = encoder.forward(&tape, &leaves);
-            let loss = self.model.score(&tape, batch, Some(&prompt)).loss;
+            let leaf = |p: &Parameter| tape.parameter(p.tensor.clone());
+            let leaves: Vec<Value> = learner.parameters().iter().map(leaf).collect();
+            let (model, prompt) = learner.forward(&tape, self.model, &leaves);
+            let loss = model.score(&tape, batch, prompt.as_ref()).loss;
             let mut found = tape.backward(&loss);
-            for (grad, leaf) in grads.iter_mut().zip(&leaves) {
-                grad.iter_mut().zip(found.take(leaf).f32s()).for_each(|(g, d)| *g += d);
+            if grads.is_empty() {
+                *grads = leaves.iter().map(|leaf| found.take(leaf)).collect();
+            } else {
+                for (grad, leaf) in grads.iter_mut().zip(&leaves) {
+                    elementwise::accumulate(Isa::best(), found.take(leaf).f32s(), grad.make_mut());
+                }
             }
             f64::from(loss.tensor().f32s()[0])
         })

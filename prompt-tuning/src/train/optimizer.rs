@@ -2,6 +2,7 @@
 
 use kernels::optim::{self, FactoredMoments};
 use serde::{Deserialize, Serialize};
+use tensor::Tensor;
 
 /// Which optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -61,15 +62,16 @@ impl Optimizer {
 }
 
 /// Scales the gradient down to norm `max` when it is longer; returns the norm it had, over all parameters.
-pub fn clip(grads: &mut [Vec<f32>], max: Option<f32>) -> f32 {
-    let squares = grads.iter().map(|grad| kernels::elementwise::sum_of_squares(grad));
+pub fn clip(grads: &mut [Tensor], max: Option<f32>) -> f32 {
+    let squares = grads.iter().map(|grad| kernels::elementwise::sum_of_squares(grad.f32s()));
     let norm = squares.sum::<f64>().sqrt() as f32;
     if let Some(max) = max
         && norm > max
     {
         // torch.nn.utils.clip_grad_norm_ has the same small term
         let factor = max / (norm + 1e-6);
-        grads.iter_mut().flatten().for_each(|g| *g *= factor);
+        let numbers = grads.iter_mut().flat_map(|grad| grad.make_mut());
+        numbers.for_each(|g| *g *= factor);
     }
     norm
 }

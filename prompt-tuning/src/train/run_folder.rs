@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::state::{self, State};
 use super::{DevReport, Settings, StepReport};
 use crate::error::{Error, Result};
+use crate::learner::Learner;
 use crate::plot::{self, Curves};
-use crate::prompt_encoder::PromptEncoder;
-use crate::{adapter, atomic};
+use crate::{adapter, atomic, checkpoint_folder};
 
 /// Name of the log.
 pub const METRICS: &str = "metrics.jsonl";
@@ -49,7 +49,8 @@ impl RunFolder {
     /// It cannot be made or written, or holds another run.
     pub fn open(path: &Path, settings: &Settings, inputs: &str, existing: Existing) -> Result<RunFolder> {
         atomic::prepare_folder(path)?;
-        let ours = || [METRICS, PICTURE, state::FILE].into_iter().chain(adapter::FILES);
+        let ours =
+            || [METRICS, PICTURE, state::FILE, checkpoint_folder::WEIGHTS].into_iter().chain(adapter::FILES);
         let found = ours().find(|name| path.join(name).exists());
         match (existing, found) {
             (Existing::Keep, Some(name)) => {
@@ -83,7 +84,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// The state is damaged or of another run.
-    pub fn load_state(&mut self, initial: &PromptEncoder) -> Result<Option<State>> {
+    pub fn load_state(&mut self, initial: &Learner) -> Result<Option<State>> {
         let state = State::load(&self.path, &self.settings, &self.inputs, initial)?;
         let foreign = || {
             adapter::FILES.iter().any(|name| self.path.join(name).exists())

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{Settings, optimizer::Optimizer, schedule::Decay};
 use crate::atomic;
 use crate::error::{Error, Result};
-use crate::prompt_encoder::{Parameter, PromptEncoder};
+use crate::learner::Learner;
+use crate::parameter::Parameter;
 
 /// Name of the file in the output folder.
 pub const FILE: &str = "training_state.safetensors";
@@ -40,9 +41,9 @@ pub struct State {
     /// Steps, best score, patience.
     pub progress: Progress,
     /// What is being trained.
-    pub encoder: PromptEncoder,
+    pub learner: Learner,
     /// What it was at the best dev evaluation.
-    pub best: Option<PromptEncoder>,
+    pub best: Option<Learner>,
     /// Moments and step count of each parameter.
     pub optimizers: Vec<Optimizer>,
 }
@@ -69,14 +70,14 @@ impl State {
             inputs: inputs.to_string(),
         };
         let mut tensors = Vec::new();
-        for (p, optimizer) in self.encoder.parameters.iter().zip(&self.optimizers) {
-            tensors.push((p.name.clone(), p.shape.clone(), bytes(&p.values)));
+        for (p, optimizer) in self.learner.parameters().iter().zip(&self.optimizers) {
+            tensors.push((p.name.clone(), p.shape().to_vec(), bytes(p.values())));
             for (i, moment) in optimizer.moments.iter().enumerate() {
                 tensors.push((moment_name(p, i), vec![moment.len()], bytes(moment)));
             }
         }
-        for p in self.best.iter().flat_map(|best| &best.parameters) {
-            tensors.push((best_name(p), p.shape.clone(), bytes(&p.values)));
+        for p in self.best.iter().flat_map(Learner::parameters) {
+            tensors.push((best_name(p), p.shape().to_vec(), bytes(p.values())));
         }
         let failed = |e: &dyn std::fmt::Display| Error::Failure(format!("training state: {e}"));
         let views: Vec<_> = tensors
@@ -98,7 +99,7 @@ impl State {
         folder: &Path,
         settings: &Settings,
         inputs: &str,
-        initial: &PromptEncoder,
+        initial: &Learner,
     ) -> Result<Option<State>> {
         let path = folder.join(FILE);
         let file = match std::fs::read(&path) {
@@ -115,30 +116,30 @@ impl State {
         let header: Header = serde_json::from_str(header).map_err(|e| damaged(e.to_string()))?;
         check_same(&header, settings, inputs)?;
         let tensors = SafeTensors::deserialize(&file).map_err(|e| damaged(e.to_string()))?;
-        let read = |name: &str, into: &mut Vec<f32>| {
+        let read = |name: &str, into: &mut [f32]| {
             let tensor = tensors.tensor(name).map_err(|e| damaged(e.to_string()))?;
             let values = floats(tensor.data());
             if tensor.dtype() != Dtype::F32 || values.len() != into.len() {
                 return Err(damaged(format!("`{name}` does not hold {} F32 numbers", into.len())));
             }
-            *into = values;
+            into.copy_from_slice(&values);
             Ok(())
         };
-        let (mut encoder, mut optimizers) = (initial.clone(), Vec::new());
-        for p in &mut encoder.parameters {
-            let mut optimizer = Optimizer::new(settings.optimizer, settings.weight_decay, &p.shape);
+        let (mut learner, mut optimizers) = (initial.clone(), Vec::new());
+        for p in learner.parameters_mut() {
+            let mut optimizer = settings.optimizer_of(p);
             optimizer.steps = header.optimizer_steps;
             for (i, moment) in optimizer.moments.iter_mut().enumerate() {
                 read(&moment_name(p, i), moment)?;
             }
             optimizers.push(optimizer);
-            read(&p.name, &mut p.values)?;
+            read(&p.name.clone(), p.values_mut())?;
         }
-        let mut best = header.progress.best_step.map(|_| encoder.clone());
-        for p in best.iter_mut().flat_map(|best| &mut best.parameters) {
-            read(&best_name(p), &mut p.values)?;
+        let mut best = header.progress.best_step.map(|_| learner.clone());
+        for p in best.iter_mut().flat_map(Learner::parameters_mut) {
+            read(&best_name(p), p.values_mut())?;
         }
-        Ok(Some(State { progress: header.progress, encoder, best, optimizers }))
+        Ok(Some(State { progress: header.progress, learner, best, optimizers }))
     }
 }
 

@@ -1,9 +1,12 @@
 //! What a training run is made of: model, task, rows, the initial prompt and the dev evaluation.
 
+use std::path::Path;
+
 use sha2::{Digest, Sha256};
 
 use super::TrainArgs;
 use crate::adapter::{Adapter, AdapterConfig, BaseModel, Provenance};
+use crate::checkpoint_folder;
 use crate::cli::session::{Session, check_prompt_length, task_for_prompt};
 use crate::cli::{self, Precision};
 use crate::data::{self, Labels};
@@ -11,11 +14,13 @@ use crate::encode::TaskEncoder;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Exam};
 use crate::init::{Init, InitContext};
+use crate::learner::Learner;
 use crate::prompt_encoder::{Method, PromptEncoder};
 use crate::rng::Rng;
 use crate::soft_prompt::{Kind, SoftPrompt, Widths};
 use crate::task::Task;
-use crate::train::{DevReport, Evaluate};
+use crate::train::{DevReport, Evaluate, Settings};
+use crate::trained_weights::TrainedWeights;
 use model::{Family, Row, Source};
 
 /// Virtual tokens when neither template nor `--prompt-length` says.
@@ -70,7 +75,15 @@ impl Inputs {
     fn of_task(args: &TrainArgs, session: Session, task: Task, init: Init) -> Result<Inputs> {
         let length = args.prompt_length.map(|n| n as usize);
         let kind = if session.n_ahead > 0 { Kind::Prefix } else { Kind::Soft };
-        let task = task_for_prompt(task, Some((kind, length.unwrap_or(DEFAULT_PROMPT_LENGTH))))?;
+        let prompt = (args.method != cli::train::Method::Full)
+            .then(|| (kind, length.unwrap_or(DEFAULT_PROMPT_LENGTH)));
+        let task = task_for_prompt(task, prompt).map_err(|e| match prompt {
+            None => Error::Input(format!(
+                "the template of task `{}` has soft tokens, and --method full trains weights; use a template without",
+                args.task.as_deref().unwrap_or(Path::new("")).display()
+            )),
+            Some(_) => e,
+        })?;
         let encoder = session.task_encoder(&task)?;
         let n_soft = encoder.n_soft();
         if length.is_some_and(|length| length != n_soft + session.n_ahead) {
@@ -95,7 +108,10 @@ impl Inputs {
 
     fn of_pairs(args: &TrainArgs, session: Session, init: Init) -> Result<Inputs> {
         let length = args.prompt_length.map_or(DEFAULT_PROMPT_LENGTH, |n| n as usize);
-        let n_soft = length - session.n_ahead;
+        let n_soft = match args.method {
+            cli::train::Method::Full => 0,
+            _ => length - session.n_ahead,
+        };
         let rows = session.pair_rows(&args.train, n_soft)?;
         let dev = args.dev.as_deref().map(|path| session.pair_rows(path, n_soft)).transpose()?.map(Dev::Rows);
         Ok(Inputs { session, task: None, n_soft, rows, init, dev, start: Vec::new() })
@@ -107,10 +123,30 @@ impl Inputs {
     }
 
     /// What is trained, before the first step.
-    pub(super) fn initial(&mut self, args: &TrainArgs, method: Method) -> Result<PromptEncoder> {
-        let encoder = self.first(args, method)?;
+    pub(super) fn initial(&mut self, args: &TrainArgs, settings: &Settings) -> Result<Learner> {
+        if let Some(selection) = &settings.weights {
+            return Ok(TrainedWeights::of(&self.session.model, selection)?.into());
+        }
+        let encoder = self.first(args, settings.method)?;
         self.start = encoder.prompt().values;
-        Ok(encoder)
+        Ok(encoder.into())
+    }
+
+    /// Writes what was learned to the output folder, as it was after `steps` steps: an adapter, or a model.
+    pub(super) fn write(
+        &self,
+        args: &TrainArgs,
+        method: Method,
+        learner: &Learner,
+        steps: u64,
+    ) -> Result<()> {
+        match learner {
+            Learner::Prompt(encoder) => self.adapter(args, method, encoder.prompt(), steps).write(&args.out),
+            Learner::Weights(weights) => {
+                let base = (self.session.folder.as_path(), &self.session.model);
+                checkpoint_folder::write(&args.out, base, weights, args.save_dtype.unwrap_or_default())
+            }
+        }
     }
 
     fn first(&self, args: &TrainArgs, method: Method) -> Result<PromptEncoder> {
@@ -214,17 +250,15 @@ impl Inputs {
             .file_name()
             .map_or(self.session.name.as_str().into(), |n| n.to_string_lossy());
         let task = self.task.as_ref().map_or("prompt tuning", |t| &t.name);
-        format!("{task} on {model}: {} virtual tokens, {} examples", self.n_tokens(), self.rows.len())
+        let what = match self.n_tokens() {
+            0 => "weights".into(),
+            n => format!("{n} virtual tokens"),
+        };
+        format!("{task} on {model}: {what}, {} examples", self.rows.len())
     }
 
     /// The adapter folder's content for `prompt`, made by `steps` steps of `method`.
-    pub(super) fn adapter(
-        &self,
-        args: &TrainArgs,
-        method: Method,
-        prompt: SoftPrompt,
-        steps: u64,
-    ) -> Adapter {
+    fn adapter(&self, args: &TrainArgs, method: Method, prompt: SoftPrompt, steps: u64) -> Adapter {
         let config = self.session.model.config();
         let base = BaseModel::of(config, &self.session.name);
         let provenance = Provenance {
@@ -249,10 +283,10 @@ impl Inputs {
         match self.dev.as_ref()? {
             Dev::Task(exam) => {
                 let task = self.task.as_ref()?;
-                Some(Box::new(move |step, prompt| self.examine(step, prompt, (task, exam), batch)))
+                Some(Box::new(move |step, learner| self.examine(step, learner, (task, exam), batch)))
             }
             Dev::Rows(rows) => {
-                Some(Box::new(move |step, prompt| self.evaluate_rows(step, prompt, rows, batch)))
+                Some(Box::new(move |step, learner| self.evaluate_rows(step, learner, rows, batch)))
             }
         }
     }
@@ -260,11 +294,12 @@ impl Inputs {
     fn examine(
         &self,
         step: u64,
-        prompt: &SoftPrompt,
+        learner: &Learner,
         (task, exam): (&Task, &Exam),
         batch: usize,
     ) -> Result<DevReport> {
-        let answered = exam.answered(task, self.session.examinee(Some(prompt), batch), |_| ())?;
+        let adapted = learner.adapted(&self.session.model);
+        let answered = exam.answered(task, self.session.examinee_of(&adapted, batch), |_| ())?;
         let metrics = exam.metrics(task, &answered);
         let metrics = metrics.ok_or_else(|| Error::Input("--dev has no labelled rows".into()))?;
         let score =
@@ -273,8 +308,9 @@ impl Inputs {
     }
 
     /// Without a task, dev says the mean loss of its completion tokens.
-    fn evaluate_rows(&self, step: u64, prompt: &SoftPrompt, rows: &[Row], batch: usize) -> Result<DevReport> {
-        let loss = evaluate::mean_loss(rows, self.session.examinee(Some(prompt), batch));
+    fn evaluate_rows(&self, step: u64, learner: &Learner, rows: &[Row], batch: usize) -> Result<DevReport> {
+        let adapted = learner.adapted(&self.session.model);
+        let loss = evaluate::mean_loss(rows, self.session.examinee_of(&adapted, batch));
         let metrics =
             serde_json::Map::from_iter([("n".into(), rows.len().into()), ("loss".into(), loss.into())]);
         Ok(DevReport { step, score: -loss, metrics })

@@ -7,8 +7,8 @@ use super::inputs::Inputs;
 use crate::cli::print_json;
 use crate::cli::progress::Progress;
 use crate::error::Result;
+use crate::learner::Learner;
 use crate::prompt_encoder::Method;
-use crate::soft_prompt::SoftPrompt;
 use crate::train::run_folder::RunFolder;
 use crate::train::state::State;
 use crate::train::{DevReport, Observer, Settings, StepReport};
@@ -42,13 +42,20 @@ impl<'a> Watch<'a> {
             return;
         }
         let config = inputs.session.model.config();
+        let what = match &state.learner {
+            Learner::Prompt(encoder) => {
+                format!("frozen; training {} numbers for {} virtual tokens", encoder.len(), inputs.n_tokens())
+            }
+            Learner::Weights(weights) => {
+                let (n, tensors) = (state.learner.len(), weights.parameters.len());
+                format!("its file is only read; training copies of {n} numbers in {tensors} weights")
+            }
+        };
         self.progress.note(format!(
-            "{}: {} layers, d_model {}, frozen; training {} numbers for {} virtual tokens on {} examples",
+            "{}: {} layers, d_model {}, {what} on {} examples",
             inputs.session.name,
             config.n_layers,
             config.d_model,
-            state.encoder.len(),
-            inputs.n_tokens(),
             inputs.rows.len()
         ));
         if self.args.resume {
@@ -57,6 +64,11 @@ impl<'a> Watch<'a> {
                 None => "nothing was saved yet: starting at the first step".into(),
             });
         }
+    }
+
+    fn save_every(&self) -> u64 {
+        let weights = self.args.method == super::Method::Full;
+        self.args.save_every.unwrap_or(if weights { 500 } else { 10 })
     }
 
     /// Takes the progress away; says how many examples this process has seen.
@@ -78,12 +90,10 @@ impl Observer for Watch<'_> {
         Ok(())
     }
 
-    fn evaluated(&mut self, report: &DevReport, improved: bool, prompt: &SoftPrompt) -> Result<()> {
+    fn evaluated(&mut self, report: &DevReport, improved: bool, learner: &Learner) -> Result<()> {
         self.folder.log_dev(report)?;
         if improved {
-            self.inputs
-                .adapter(self.args, self.method, prompt.clone(), report.step)
-                .write(self.folder.path())?;
+            self.inputs.write(self.args, self.method, learner, report.step)?;
         }
         if self.args.common.json {
             return print_json(&json!({ "step": report.step, "dev": report.metrics }));
@@ -97,7 +107,7 @@ impl Observer for Watch<'_> {
 
     fn checkpoint(&mut self, state: &State, last: bool) -> Result<()> {
         let step = state.progress.step;
-        if last || (step.is_multiple_of(self.args.save_every) && step < self.total) {
+        if last || (step.is_multiple_of(self.save_every()) && step < self.total) {
             self.folder.save_state(state)?;
         }
         Ok(())

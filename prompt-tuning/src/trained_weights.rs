@@ -1,0 +1,142 @@
+//! Weights that are trained: copies of those of a model, under their names, in f32.
+//!
+//! The model's file is only read. While copies are trained, a model with them in place of its own weights is made for each
+//! step ([`LanguageModel::with`]); what comes out is a checkpoint of its own ([`crate::checkpoint_folder`]).
+
+use std::collections::HashMap;
+
+use autograd::Value;
+use model::LanguageModel;
+use wildmatch::WildMatch;
+
+use crate::error::{Error, Result};
+use crate::parameter::Parameter;
+
+/// Which weights of a model are trained.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Selection(String);
+
+impl Default for Selection {
+    fn default() -> Selection {
+        Selection("all".into())
+    }
+}
+
+impl std::str::FromStr for Selection {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Selection, String> {
+        let empty = text.split(',').any(|part| part.trim().is_empty());
+        let last = text.strip_prefix("last:").map(str::parse::<usize>);
+        match last {
+            Some(Ok(0) | Err(_)) => Err(format!("`{text}`: how many of the last layers? for example last:2")),
+            _ if empty => Err(format!("`{text}` has an empty pattern; patterns are separated by commas")),
+            _ => Ok(Selection(text.into())),
+        }
+    }
+}
+
+impl std::fmt::Display for Selection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Selection {
+    /// Whether the weight `name` of a model of `n_layers` is trained.
+    fn takes(&self, name: &str, n_layers: usize) -> bool {
+        match (&*self.0, self.0.strip_prefix("last:").and_then(|n| n.parse::<usize>().ok())) {
+            ("all", _) => true,
+            // Ben Zaken, Goldberg & Ravfogel 2022
+            ("bitfit", _) => name.ends_with(".bias") || name.ends_with(".beta"),
+            (_, Some(last)) => layer(name).is_none_or(|i| i + last >= n_layers) && !is_table(name),
+            (patterns, None) => patterns.split(',').any(|p| WildMatch::new(p.trim()).matches(name)),
+        }
+    }
+}
+
+/// The number of the layer in a weight's name.
+fn layer(name: &str) -> Option<usize> {
+    name.split('.').find_map(|part| part.parse().ok())
+}
+
+/// Whether it is a table of embeddings, which stands before the first layer.
+fn is_table(name: &str) -> bool {
+    let tables = ["wte.", "wpe.", "embed_tokens.", "embeddings.", "shared.", "relative_attention_bias."];
+    tables.iter().any(|table| name.contains(table))
+}
+
+/// Trained copies of weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainedWeights {
+    /// Under the names of the checkpoint.
+    pub parameters: Vec<Parameter>,
+}
+
+impl TrainedWeights {
+    /// Copies of the selected weights.
+    ///
+    /// # Errors
+    /// Nothing is selected, or the model is quantised.
+    pub fn of(model: &LanguageModel, selection: &Selection) -> Result<TrainedWeights> {
+        if model.checkpoint().metadata().is_some() {
+            return Err(Error::Input(
+                "the weights of a GGUF file are not trained; use the model's Hugging Face folder, or train a prompt".into(),
+            ));
+        }
+        let n_layers = model.config().n_layers;
+        let names = model.weight_names().iter().filter(|name| selection.takes(name, n_layers));
+        let copy = |name: &String| {
+            let mut tensor = model.checkpoint().tensor_of_any_shape(name)?.widened().tensor().clone();
+            tensor.make_mut();
+            Ok(Parameter { name: name.clone(), tensor })
+        };
+        let parameters: Vec<Parameter> =
+            names.map(copy).collect::<std::result::Result<_, tensor::Error>>().map_err(model::Error::from)?;
+        if parameters.is_empty() {
+            let some: Vec<&str> = model.weight_names().iter().take(3).map(String::as_str).collect();
+            return Err(Error::Input(format!(
+                "--weights {selection}: no weight of the model has such a name; names are like {}",
+                some.join(", ")
+            )));
+        }
+        Ok(TrainedWeights { parameters })
+    }
+
+    /// The model with `values`, one for each parameter, in place of its weights.
+    pub fn model(&self, base: &LanguageModel, values: &[Value]) -> LanguageModel {
+        let names = self.parameters.iter().map(|p| p.name.clone());
+        base.with(&names.zip(values.iter().cloned()).collect::<HashMap<_, _>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn takes(selection: &str, name: &str) -> bool {
+        selection.parse::<Selection>().unwrap().takes(name, 12)
+    }
+
+    #[test]
+    fn selections_by_name() {
+        assert!(takes("all", "wte.weight"));
+        assert!(takes("bitfit", "h.0.ln_1.bias") && !takes("bitfit", "h.0.ln_1.weight"));
+        for name in ["h.11.attn.c_attn.weight", "h.10.ln_1.bias", "ln_f.weight"] {
+            assert!(takes("last:2", name), "{name}");
+        }
+        for name in ["h.9.attn.c_attn.weight", "wte.weight", "transformer.wpe.weight", "shared.weight"] {
+            assert!(!takes("last:2", name), "{name}");
+        }
+        assert!(takes("*.bias, wte.*", "wte.weight") && takes("*.bias, wte.*", "h.3.mlp.c_fc.bias"));
+        assert!(!takes("*.bias,wte.*", "h.3.mlp.c_fc.weight"));
+    }
+
+    #[test]
+    fn selections_that_cannot_be() {
+        for text in ["", "a,,b", "last:0", "last:x"] {
+            assert!(text.parse::<Selection>().is_err(), "{text}");
+        }
+    }
+}
