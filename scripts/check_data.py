@@ -8,8 +8,12 @@ usage: check_data.py [FOLDER]      default: data/reviews of this repository; fai
 * no text occurs twice, anywhere, not even with other case or punctuation
 * no two texts are near-duplicates: they share at most MAX_SHARED runs of five words
 
-and, without FOLDER, the small sets of data/examples: no row occurs twice in a set, be it in another file, labels are balanced, and
-each file has at least MIN_EXAMPLES rows.
+and, without FOLDER,
+
+* the sets of SETS, in the same way: at least 400 rows, balanced splits, no text and no entity twice, no run of five words or eight
+  Chinese characters in two texts, no label's name in a text, and the entity of a row once in its text
+* the small sets of data/examples: no row occurs twice in a set, be it in another file, labels are balanced, and each file has
+  at least MIN_EXAMPLES rows.
 """
 
 import json
@@ -24,6 +28,9 @@ MIN_ROWS = 240
 MIN_EXAMPLES = 24
 RUN = 5
 MAX_SHARED = 0
+SETS = ("sentiment", "sentiment-zh", "topics", "topics-zh", "entities", "entities-zh", "reviews-zh")
+MIN_SET = 400
+RUN_OF_CHARACTERS = 8
 
 
 def words(text):
@@ -69,6 +76,42 @@ def find_repeats(rows, problems):
             problems.append(f"{a} and {b}: {count} runs of {RUN} words in common")
 
 
+def units(text):
+    """What runs are made of: words, or characters where there are no words."""
+    is_han = any("\u4e00" <= c <= "\u9fff" for c in text)
+    return (re.findall(r"\w", text), RUN_OF_CHARACTERS) if is_han else (words(text), RUN)
+
+
+def check_set(folder, problems):
+    """Rows of one of SETS, all splits together."""
+    seen, entities, runs, n = {}, {}, {}, 0
+    for split in SPLITS:
+        path = folder / f"{split}.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        labels = Counter(row["label"] for row in rows)
+        if len(set(labels.values())) != 1:
+            problems.append(f"{folder.name}/{path.name}: not balanced, {dict(labels)}")
+        for number, row in enumerate(rows, 1):
+            place, text = f"{folder.name}/{path.name}:{number}", row["text"]
+            parts, length = units(text)
+            if text != " ".join(text.split()) or not parts:
+                problems.append(f"{place}: empty text, or white space to tidy")
+            if any(label in text.lower() for label in labels):
+                problems.append(f"{place}: a label's name is in the text")
+            if seen.setdefault(tuple(parts), place) != place:
+                problems.append(f"{place}: the same text as {seen[tuple(parts)]}")
+            for run in {tuple(parts[i : i + length]) for i in range(len(parts) - length + 1)}:
+                if runs.setdefault(run, place) != place:
+                    problems.append(f"{place} and {runs[run]}: `{' '.join(run)}` in both")
+            entity = row.get("entity")
+            if entity is not None and (text.count(entity) != 1 or entities.setdefault(entity, place) != place):
+                problems.append(f"{place}: {entity} is not once in the text, or also in {entities.get(entity)}")
+        n += len(rows)
+    if n < MIN_SET:
+        problems.append(f"{folder.name}: {n} rows, at least {MIN_SET} are wanted")
+    return n
+
+
 def check_example(folder, problems):
     """Rows of one of the small sets: never twice, and as many of each label."""
     seen, n = {}, 0
@@ -100,6 +143,7 @@ def main():
     rows = read(folder, problems)
     find_repeats(rows, problems)
     examples = 0 if len(sys.argv) > 1 else sum(check_example(f, problems) for f in (data / "examples").iterdir() if f.is_dir())
+    sets = {} if len(sys.argv) > 1 else {name: check_set(data / name, problems) for name in SETS}
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
@@ -108,6 +152,8 @@ def main():
     counts = Counter(place.split(".")[0] for place, _, _ in rows)
     sizes = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
     print(f"{len(rows)} rows ({sizes}), {lengths[0]} to {lengths[-1]} words, median {lengths[len(lengths) // 2]}")
+    for name, n in sets.items():
+        print(f"{name}: {n} rows")
     if examples:
         print(f"{examples} rows of examples")
 

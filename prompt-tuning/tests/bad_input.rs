@@ -227,9 +227,43 @@ fn what_this_version_cannot_do_is_said() {
     let case = Case::new();
     let ids = case.file("ids.jsonl", r#"{"prompt_ids": [1, 2], "completion_ids": [3]}"#);
     let model = fixture::folder("gpt2-tied-f32");
-    for option in [["--method", "full"], ["--device", "cuda"]] {
-        refused(&train(&model, &ids, &case.folder.path().join("out"), &option), 2, &option);
+    let option = ["--device", "cuda"];
+    refused(&train(&model, &ids, &case.folder.path().join("out"), &option), 2, &option);
+}
+
+#[test]
+fn full_fine_tuning_is_refused_what_belongs_to_prompts() {
+    let case = Case::new();
+    let ids = case.file("ids.jsonl", r#"{"prompt_ids": [1, 2], "completion_ids": [3]}"#);
+    let model = fixture::folder("gpt2-tied-f32");
+    let out = case.folder.path().join("out");
+    let full = |options: &[&str]| train(&model, &ids, &out, &[&["--method", "full"], options].concat());
+    refused(&full(&["--init", "zero"]), 2, &["--init"]);
+    refused(&full(&["--prompt-length", "5"]), 2, &["--prompt-length"]);
+    refused(&full(&["--weights", "no.such.*"]), 2, &["no.such.*", "wpe.weight"]);
+    refused(&full(&["--weights", "last:0"]), 2, &["last:0"]);
+    refused(&train(&model, &ids, &out, &["--weights", "all"]), 2, &["--weights", "--method full"]);
+    let gguf = fixture::model_path("gguf-gpt2");
+    refused(&train(&gguf, &ids, &out, &["--method", "full"]), 2, &["GGUF"]);
+    assert!(!out.join("model.safetensors").exists());
+}
+
+/// The model's own folder is never an output, whatever is asked for.
+#[test]
+fn the_folder_of_the_model_is_no_output() {
+    let case = Case::new();
+    let ids = case.file("ids.jsonl", r#"{"prompt_ids": [1, 2], "completion_ids": [3]}"#);
+    let model = case.folder.path().join("model");
+    std::fs::create_dir(&model).expect("a folder");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture::folder("gpt2-tied-f32").join(name), model.join(name)).expect("a copy");
     }
+    let before = std::fs::read(model.join("model.safetensors")).expect("weights");
+    for method in ["soft", "full"] {
+        let output = train(&model, &ids, &model, &["--method", method, "--overwrite"]);
+        refused(&output, 2, &["--out", "only read"]);
+    }
+    assert_eq!(before, std::fs::read(model.join("model.safetensors")).expect("weights"));
 }
 
 #[test]
