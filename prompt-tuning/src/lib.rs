@@ -28,6 +28,7 @@ pub mod nearest;
 pub mod npy;
 pub mod parameter;
 pub mod plot;
+pub mod pretrain;
 pub mod prompt_encoder;
 pub mod rng;
 pub mod shots;

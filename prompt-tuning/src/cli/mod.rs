@@ -8,6 +8,7 @@ mod fill_mask;
 mod generate;
 mod inspect;
 mod predict;
+mod pretrain;
 mod progress;
 mod score;
 mod search_labels;
@@ -32,8 +33,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train a soft prompt on a frozen model
+    /// Train a prompt on a frozen model, or the model's weights
     Train(Box<train::TrainArgs>),
+    /// Train a tokenizer and a small model from nothing but text
+    Pretrain(Box<pretrain::PretrainArgs>),
     /// Measure a hard or soft prompt on labelled data
     Eval(eval::EvalArgs),
     /// Predict the labels of texts
@@ -135,6 +138,7 @@ pub fn main() -> ExitCode {
     warnings.without_time().with_target(false).with_ansi(false).init();
     let done = match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Pretrain(args) => pretrain::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Generate(args) => generate::run(&args),

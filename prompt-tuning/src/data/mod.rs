@@ -160,12 +160,18 @@ fn rows_of<R>(path: &Path, parse: impl Fn(&RawRow) -> Result<R, String>) -> Resu
 }
 
 /// The text without a byte order mark, or the line that is not UTF-8.
-fn utf8(bytes: &[u8]) -> Result<&str, (usize, String)> {
+pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, (usize, String)> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|e| {
         let line = bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
         (line, "it is not UTF-8; convert the file, for example with `iconv -t UTF-8`".into())
     })
+}
+
+/// The string in field `name` of every row of a JSONL file, or the line that has none.
+pub(crate) fn strings_of_jsonl(text: &str, name: &str) -> Result<Vec<String>, (usize, String)> {
+    let string_of = |row: &RawRow| string(row, name)?.map(String::from).ok_or_else(|| missing(row, name));
+    jsonl::rows(text)?.iter().map(|row| string_of(row).map_err(|why| (row.line, why))).collect()
 }
 
 fn example(row: &RawRow, task: &Task, labels: Labels) -> Result<Example, String> {
