@@ -1,6 +1,6 @@
-//! Rows of a frozen table, widened to f32.
+//! Rows of a table of any dtype, widened to f32.
 //!
-//! `out = table[row]`. The table is frozen, so nothing goes backward; a trainable prompt is read by copying.
+//! `out = table[row]`. Backward, where a table is trained, its rows are summed: there is no arithmetic to do here.
 
 use crate::Elements;
 

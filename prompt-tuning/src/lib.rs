@@ -1,8 +1,8 @@
 //! Prompt tuning: adapting a frozen language model by what is put in front of it.
 //!
-//! The model's weights stay in a read-only memory map of the original file; a soft prompt of a few vectors is the only
-//! thing that is trained. Reading order: [`template`] and [`task`] (what is put around a text), [`data`] and
-//! [`encode`] (from files to rows of tokens), [`verbalizer`] (from answer strings to labels), [`soft_prompt`], [`init`] and [`prompt_encoder`], [`mod@train`], [`evaluate`], and
+//! The model's weights stay in a read-only memory map of the original file; a soft prompt of a few vectors is all that is trained,
+//! unless copies of the weights are, for comparison. Reading order: [`template`] and [`task`] (what is put around a text), [`data`] and
+//! [`encode`] (from files to rows of tokens), [`verbalizer`] (from answer strings to labels), [`soft_prompt`], [`init`] and [`prompt_encoder`], [`trained_weights`], [`learner`] (either of the two), [`mod@train`], [`evaluate`], and
 //! [`adapter`] (prompts on disk, as PEFT reads and writes them).
 //!
 //! The layers below are re-exported for crates that embed this one: [`kernels`], [`tensor`], [`autograd`], [`model`].
