@@ -9,10 +9,21 @@
 //! ```
 //!
 //! Step 1 is what BERT does to Chinese (Devlin et al. 2018). Chinese has no spaces, so to GPT-2's rule a whole clause is
-//! one word. Without the step merges run across characters and even begin and end within them, and the same word has
-//! other tokens in other surroundings. Cutting runs into pieces of two to four characters is no help: where the cuts fall depends on
-//! where the run began. Alone, a frequent character is one token, a rare one two or three, always the same; the vocabulary needs fewer tokens for
-//! Chinese, and each is seen more often, which is what counts for a small model and little text. The price is a longer row.
+//! one word, and merges run across characters and may begin and end within them. Cutting runs into pieces of two to four
+//! characters is no help: where the cuts fall depends on where the run began, so a word has other tokens in other
+//! surroundings. Alone, a frequent character is one token and a rare one two or three, always the same ones. A vocabulary of
+//! 8192 from 6.3 million English and 1.5 million Chinese characters of reviews and news:
+//!
+//! ```text
+//! Han characters together     tokens per Chinese character   characters per English token   vocabulary with Han
+//! 1 (here)                    1.03                           3.70                           1500
+//! at most 2                   0.97                           3.59                           2550
+//! at most 4                   0.94                           3.58                           2678
+//! any number                  0.91                           3.56                           2836
+//! ```
+//!
+//! For a Chinese text that is 13 % longer, half as many tokens are to be learnt, each from more text, which is what counts for a
+//! small model; the room goes to English words.
 
 use std::path::Path;
 
