@@ -38,8 +38,9 @@ MAKE = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 def optimizers(case):
-    """Learning rates at which rounding does not grow over the steps: BERT's are steep."""
-    adamw, sgd = (1e-4, 1e-3) if case.startswith("bert") else (1e-3, 5e-2)
+    """Learning rates at which rounding does not grow over the steps: BERT and T5 are steep."""
+    kind = case.split("-")[0]
+    adamw, sgd = {"bert": (1e-4, 1e-3), "t5": (1e-3, 5e-3)}.get(kind, (1e-3, 5e-2))
     return {"adamw": dict(lr=adamw, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.0), "sgd": dict(lr=sgd)}
 
 

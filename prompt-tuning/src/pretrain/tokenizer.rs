@@ -12,7 +12,8 @@
 //! one word, and merges run across characters and may begin and end within them. Cutting runs into pieces of two to four
 //! characters is no help: where the cuts fall depends on where the run began, so a word has other tokens in other
 //! surroundings. Alone, a frequent character is one token and a rare one two or three, always the same ones. A vocabulary of
-//! 8192 from 6.3 million English and 1.5 million Chinese characters of reviews and news:
+//! 8192 from 6.3 million English and 1.5 million Chinese characters of prose, reviews, news and abstracts, Chinese measured on 2000
+//! other texts, English on the same:
 //!
 //! ```text
 //! Han characters together     tokens per Chinese character   characters per English token   vocabulary with Han
