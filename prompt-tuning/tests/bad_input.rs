@@ -248,6 +248,19 @@ fn full_fine_tuning_is_refused_what_belongs_to_prompts() {
     assert!(!out.join("model.safetensors").exists());
 }
 
+/// Nor is the folder of another model: `--overwrite` replaces runs, not models.
+#[test]
+fn the_folder_of_another_model_is_not_overwritten() {
+    let case = Case::new();
+    let ids = case.file("ids.jsonl", r#"{"prompt_ids": [1, 2], "completion_ids": [3]}"#);
+    let other = case.folder.path().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::write(other.join("model.safetensors"), b"precious").expect("a file");
+    let output = train(&fixture::folder("gpt2-tied-f32"), &ids, &other, &["--overwrite"]);
+    refused(&output, 2, &["--overwrite", "model"]);
+    assert_eq!(std::fs::read(other.join("model.safetensors")).expect("a file"), b"precious");
+}
+
 /// The model's own folder is never an output, whatever is asked for.
 #[test]
 fn the_folder_of_the_model_is_no_output() {

@@ -159,14 +159,6 @@ impl PretrainArgs {
             ..Settings::default()
         }
     }
-
-    fn existing(&self) -> Existing {
-        match (self.resume, self.overwrite) {
-            (true, _) => Existing::Resume,
-            (_, true) => Existing::Overwrite,
-            _ => Existing::Keep,
-        }
-    }
 }
 
 pub(super) fn run(args: &PretrainArgs) -> Result<ExitCode> {
@@ -176,7 +168,12 @@ pub(super) fn run(args: &PretrainArgs) -> Result<ExitCode> {
     material.model.set_precision(args.common.precision.into());
     let (settings, model) = (args.settings(), &material.model);
     let initial: Learner = TrainedWeights::of(model, &Selection::default())?.into();
-    let mut folder = RunFolder::open(&args.out, &settings, &material.fingerprint(), args.existing())?;
+    let mut folder = RunFolder::open(
+        &args.out,
+        &settings,
+        &material.fingerprint(),
+        Existing::of(args.resume, args.overwrite),
+    )?;
     let state = if args.resume { folder.load_state(&initial)? } else { None };
     let mut trainer = match state {
         Some(state) => Trainer::resume(model, &*material.examples, settings.clone(), state),

@@ -237,14 +237,6 @@ impl TrainArgs {
             weights: (self.method == Method::Full).then(|| self.weights.clone().unwrap_or_default()),
         }
     }
-
-    fn existing(&self) -> Existing {
-        match (self.resume, self.overwrite) {
-            (true, _) => Existing::Resume,
-            (_, true) => Existing::Overwrite,
-            _ => Existing::Keep,
-        }
-    }
 }
 
 pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
@@ -261,7 +253,12 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     let settings = args.settings(inputs.rows.len(), inputs.session.model.family(), method);
     // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
     let initial = inputs.initial(args, &settings)?;
-    let mut folder = RunFolder::open(&args.out, &settings, &inputs.fingerprint(args), args.existing())?;
+    let mut folder = RunFolder::open(
+        &args.out,
+        &settings,
+        &inputs.fingerprint(args),
+        Existing::of(args.resume, args.overwrite),
+    )?;
     let state = if args.resume { folder.load_state(&initial)? } else { None };
     let resumed_at = state.as_ref().map(|s| s.progress.step);
     let mut trainer = match state {

@@ -33,6 +33,17 @@ pub enum Existing {
     Overwrite,
 }
 
+impl Existing {
+    /// What `--resume` and `--overwrite` ask for.
+    pub fn of(resume: bool, overwrite: bool) -> Existing {
+        match (resume, overwrite) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Overwrite,
+            _ => Existing::Keep,
+        }
+    }
+}
+
 /// An output folder.
 #[derive(Debug)]
 pub struct RunFolder {
@@ -56,6 +67,13 @@ impl RunFolder {
             (Existing::Keep, Some(name)) => {
                 return Err(Error::Input(format!(
                     "`{}` already holds a run (`{name}`); continue it with --resume, replace it with --overwrite, or choose another --out",
+                    path.display()
+                )));
+            }
+            // the log and the state of a run are found before its weights
+            (Existing::Overwrite, Some(checkpoint_folder::WEIGHTS)) => {
+                return Err(Error::Input(format!(
+                    "--overwrite: `{}` holds a model that no run here has made; choose another --out",
                     path.display()
                 )));
             }
