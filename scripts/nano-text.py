@@ -3,7 +3,8 @@
 
 usage: nano-text.py FOLDER... --out FILE.jsonl [--also noncommercial] [--also unstated]
 
-Each FOLDER has one folder per data set (sst2/, lm_text/, …), in the original format or as JSONL. Writes one object a line,
+Each FOLDER has one folder per data set (sst2/, lm_text/, …), in the original format or as JSONL, or one per package of Debian,
+unpacked (`apt-get download PACKAGE; dpkg-deb -x PACKAGE_*.deb FOLDER/PACKAGE`); `data` of this repository has text-zh. Writes one object a line,
 {"text", "source"}, without any label, and prints a table: source, documents, characters, licence.
 
 What a set may be used for decides whether it is taken:
@@ -25,6 +26,7 @@ import re
 import sys
 import unicodedata
 import zipfile
+from html.parser import HTMLParser
 from pathlib import Path
 
 PIECE = 2000
@@ -110,6 +112,53 @@ def wiki(folder):
             yield " ".join(sentence for sentence in sentences if "<unk>" not in sentence)
 
 
+class Paragraphs(HTMLParser):
+    """The paragraphs of a page (HTML or Mallard), whatever is inside them in one line; no code, no headings."""
+
+    IGNORED = {"pre", "code", "script", "style", "screen"}
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.open, self.ignored = [], None, 0
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "p":
+            self.open = ""
+        self.ignored += tag in self.IGNORED
+
+    def handle_endtag(self, tag):
+        self.ignored -= tag in self.IGNORED
+        if tag == "p" and self.open:
+            self.found.append(" ".join(self.open.split()))
+            self.open = None
+
+    def handle_data(self, data):
+        if self.open is not None and not self.ignored:
+            self.open += data
+
+
+def is_chinese(text):
+    """Most of it Han characters: translations keep paragraphs that nobody has translated."""
+    return sum("\u4e00" <= character <= "\u9fff" for character in text) > len(text) / 2
+
+
+def manual(pattern):
+    """The Chinese paragraphs of every page of a manual, one document a page."""
+
+    def texts(folder):
+        for path in sorted(folder.glob(pattern)):
+            parser = Paragraphs()
+            parser.feed(path.read_text(encoding="utf-8"))
+            yield "\n".join(filter(is_chinese, parser.found))
+
+    return texts
+
+
+def own(folder):
+    for path in sorted(folder.glob("*.txt")):
+        yield from re.split(r"\n\s*\n", path.read_text(encoding="utf-8"))
+
+
 PUBLIC = "public domain"
 NONE = "none stated"
 # name, folder, texts, class, licence
@@ -122,6 +171,17 @@ SOURCES = [
     ("tinyshakespeare", "tinyshakespeare", whole("input.txt"), "open", PUBLIC),
     ("wikitext2", "wikitext2", wiki, "open", "CC BY-SA"),
     ("movie_reviews", "movie_reviews", zipped("movie_reviews.zip", r".*/cv.*\.txt"), "open", "by permission of the authors"),
+    ("text-zh", "text-zh", own, "open", "written for this project"),
+    *(
+        (package, package, manual(pattern), "open", licence)
+        for package, pattern, licence in (
+            ("gnome-user-docs", "**/zh_CN/**/*.page", "CC BY-SA 3.0"),
+            ("debian-reference-zh-cn", "**/*.zh-cn.html", "GPL-2+"),
+            ("debian-faq-zh-cn", "**/*.zh-cn.html", "GPL-2+"),
+            ("maint-guide-zh-cn", "**/*.zh-cn.html", "GPL-2+"),
+            ("libreoffice-help-zh-cn", "**/zh-CN/**/*.html", "MPL-2.0"),
+        )
+    ),
     ("ag_news", "ag_news", news, "noncommercial", "non-commercial research"),
     ("sst2", "sst2", jsonl("train.jsonl"), "unstated", NONE),
     ("sst5", "sst5", labelled_lines("stsa.fine.train"), "unstated", NONE),
@@ -213,12 +273,12 @@ def collect(folders, classes):
 
 
 def print_table(table, classes):
-    print(f"{'source':18}{'documents':>10}{'characters':>12}{'held out':>10}  licence")
+    print(f"{'source':24}{'documents':>10}{'characters':>12}{'held out':>10}  licence")
     for name, n, characters, left_out, kind, licence, found in table:
         note = "" if kind in classes else f"  (not taken: {kind})"
         note = note if found else "  (not there)"
-        print(f"{name:18}{n:10}{characters:12}{left_out:10}  {licence}{note}")
-    print(f"{'sum':18}{sum(row[1] for row in table):10}{sum(row[2] for row in table):12}")
+        print(f"{name:24}{n:10}{characters:12}{left_out:10}  {licence}{note}")
+    print(f"{'sum':24}{sum(row[1] for row in table):10}{sum(row[2] for row in table):12}")
 
 
 def main():

@@ -1,4 +1,7 @@
-//! Finding a model: a folder, a GGUF file, or a hub id through `hf-hub` and its cache.
+//! Finding a model: a folder, a GGUF file, one that comes with the repository, or a hub id through `hf-hub` and its cache.
+//!
+//! What comes with the repository (models, small labelled sets) is in its folder `data`, which is looked for in
+//! `PROMPT_TUNING_DATA`, then above the program, then where the program was built.
 //!
 //! `HF_HOME` (where the cache is), `HF_ENDPOINT` (which server) and `HF_HUB_OFFLINE=1` (only the cache) are honoured.
 
@@ -9,10 +12,14 @@ use hf_hub::{Cache, CacheRepo, Repo};
 
 use crate::error::{Error, Result};
 
-/// The folder or GGUF file of model `name`: itself when it is one, else fetched from the hub into the cache.
+/// Models that come with the repository, in `data/models`.
+pub const DEFAULT_MODELS: [&str; 2] = ["nano", "nano-mlm"];
+
+/// The folder or GGUF file of model `name`: itself when it is one, else a default model, else fetched from the hub into the
+/// cache.
 ///
 /// # Errors
-/// There is no such folder or file and the name is not a hub id, or the hub cannot be reached.
+/// There is no such folder or file and the name is neither a default model nor a hub id, or the hub cannot be reached.
 pub fn model_folder(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
     if path.is_dir() {
@@ -26,12 +33,48 @@ pub fn model_folder(name: &str) -> Result<PathBuf> {
             "a file that is no .gguf is not a model; give a folder in Hugging Face layout, or a .gguf file";
         return Err(Error::Input(format!("--model `{name}`: {what}")));
     }
+    if DEFAULT_MODELS.contains(&name) {
+        return default_model(name);
+    }
     if !is_hub_id(name) {
         return Err(Error::Input(format!(
-            "--model `{name}`: no such folder or .gguf file, and not a hub id (`owner/name`)"
+            "--model `{name}`: no such folder or .gguf file, not a hub id (`owner/name`), and not one of {}",
+            DEFAULT_MODELS.join(", ")
         )));
     }
     fetch(name)
+}
+
+/// The folder of a model that comes with the repository.
+fn default_model(name: &str) -> Result<PathBuf> {
+    data_folder("models").map(|models| models.join(name)).and_then(|folder| match folder.is_dir() {
+        true => Ok(folder),
+        false => Err(Error::Input(format!("--model {name}: `{}` is not there", folder.display()))),
+    })
+}
+
+/// A folder in `data` of the repository, as `sentiment` or `models`.
+///
+/// # Errors
+/// It is in none of the places where it is looked for.
+pub fn data_folder(name: &str) -> Result<PathBuf> {
+    let found: Vec<PathBuf> = data_folders().into_iter().map(|data| data.join(name)).collect();
+    found.iter().find(|folder| folder.is_dir()).cloned().ok_or_else(|| {
+        let looked: Vec<String> = found.iter().map(|folder| folder.display().to_string()).collect();
+        Error::Input(format!(
+            "the folder data/{name} of the repository was not found (looked for {}); set PROMPT_TUNING_DATA to its data folder",
+            looked.join(", ")
+        ))
+    })
+}
+
+/// Where `data` of the repository may be.
+fn data_folders() -> Vec<PathBuf> {
+    let named = std::env::var_os("PROMPT_TUNING_DATA").map(PathBuf::from);
+    let program = std::env::current_exe().unwrap_or_default();
+    let above = program.ancestors().skip(1).map(|folder| folder.join("data"));
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("data");
+    named.into_iter().chain(above.filter(|folder| folder.is_dir())).chain([built]).collect()
 }
 
 /// `owner/name`, each of letters, digits, `-`, `_` and `.`, and not something that starts like a path.

@@ -57,12 +57,12 @@ impl Selection {
 }
 
 /// The number of the layer in a weight's name.
-fn layer(name: &str) -> Option<usize> {
+pub(crate) fn layer(name: &str) -> Option<usize> {
     name.split('.').find_map(|part| part.parse().ok())
 }
 
 /// Whether it is a table of embeddings, which stands before the first layer.
-fn is_table(name: &str) -> bool {
+pub(crate) fn is_table(name: &str) -> bool {
     let tables = ["wte.", "wpe.", "embed_tokens.", "embeddings.", "shared.", "relative_attention_bias."];
     tables.iter().any(|table| name.contains(table))
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::few_shot::Ordering;
 use crate::soft_prompt::SoftPrompt;
 use crate::study::conduct::{Encoders, Material, Plan};
-use crate::study::{Study, Summary, report};
+use crate::study::{Study, Summary, machine, report};
 use crate::task::{Answers, DEFAULT_WORDING, Task};
 use crate::template::Template;
 use crate::verbalizer::Calibration;
@@ -245,12 +245,4 @@ fn told(args: &FewShotArgs, study: &Study) -> Result<()> {
         Some(out) => print_line(&format!("report: {}", out.join("report.html").display())),
         None => Ok(()),
     }
-}
-
-/// What it ran on.
-fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let model = model.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
-    format!("{model}, {} threads", rayon::current_num_threads())
 }

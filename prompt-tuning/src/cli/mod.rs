@@ -1,5 +1,7 @@
 //! The command line: arguments, and what every command shares. Each command is one file.
 
+mod compare;
+mod demo;
 mod eval;
 mod export;
 mod fetch;
@@ -7,6 +9,7 @@ mod few_shot;
 mod fill_mask;
 mod generate;
 mod inspect;
+mod perplexity;
 mod predict;
 mod pretrain;
 mod progress;
@@ -33,6 +36,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See in two minutes what prompt tuning is
+    Demo(demo::DemoArgs),
     /// Train a prompt on a frozen model, or the model's weights
     Train(Box<train::TrainArgs>),
     /// Train a tokenizer and a small model from nothing but text
@@ -45,8 +50,12 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Log-probabilities of given completions
     Score(score::ScoreArgs),
+    /// How well a model predicts plain text, with or without a prompt
+    Perplexity(perplexity::PerplexityArgs),
     /// Study zero- and few-shot prompts: demonstrations, orders, wordings, calibration
     FewShot(few_shot::FewShotArgs),
+    /// Compare prompt tuning with fine-tuning and asking: accuracy, cost, overfitting, forgetting
+    Compare(Box<compare::CompareArgs>),
     /// Find answer words for the labels of a task
     SearchLabels(search_labels::SearchLabelsArgs),
     /// Say what stands behind the masks of a text
@@ -137,13 +146,16 @@ pub fn main() -> ExitCode {
         tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
     warnings.without_time().with_target(false).with_ansi(false).init();
     let done = match cli.command {
+        Command::Demo(args) => demo::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Pretrain(args) => pretrain::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
         Command::FewShot(args) => few_shot::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::SearchLabels(args) => search_labels::run(&args),
         Command::FillMask(args) => fill_mask::run(&args),
         Command::Inspect(args) => inspect::run(&args),

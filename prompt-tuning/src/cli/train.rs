@@ -17,6 +17,8 @@ use super::{Common, INTERRUPTED};
 use crate::checkpoint_folder::SaveDtype;
 use crate::error::{Error, Result};
 use crate::prompt_encoder;
+use crate::study::statistics::Spread;
+use crate::train::cost::Cost;
 use crate::train::run_folder::{Existing, RunFolder};
 use crate::train::schedule::Decay;
 use crate::train::{Ending, Settings, Trainer, memory, optimizer};
@@ -125,6 +127,9 @@ pub(super) struct TrainArgs {
     /// Steps between savings of the training state [default: 10; with --method full 500, as it is three times the model]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) save_every: Option<u64>,
+    /// Keep no training state: less disk, but the run cannot be continued
+    #[arg(long, conflicts_with_all = ["save_every", "resume"])]
+    pub(super) no_state: bool,
     /// Go on with the run in --out
     #[arg(long, conflicts_with = "overwrite")]
     pub(super) resume: bool,
@@ -265,16 +270,22 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
         Some(state) => Trainer::resume(&inputs.session.model, &inputs.rows, settings.clone(), state),
         None => Trainer::new(&inputs.session.model, &inputs.rows, settings.clone(), initial),
     };
-    let mut watch = Watch::new(args, &inputs, &mut folder, &settings);
+    let cost = Cost::of(&inputs.session.model, &trainer.state().learner)?;
+    let mut watch = Watch::new(args, &inputs, &mut folder, (&settings, cost));
     watch.begin(&inputs, trainer.state(), resumed_at);
     let start = Instant::now();
     let mut evaluate = inputs.evaluation(args);
     let ending = trainer.run(&mut watch, evaluate.as_deref_mut(), &INTERRUPTED)?;
-    let examples = watch.finish();
+    let done = watch.finish();
     if ending == Ending::Interrupted {
         return Err(Error::Interrupted(format!(
-            "interrupted after step {}; everything is saved, continue with --resume",
-            trainer.state().progress.step
+            "interrupted after step {}; {}",
+            trainer.state().progress.step,
+            if args.no_state {
+                "nothing is saved (--no-state)"
+            } else {
+                "everything is saved, continue with --resume"
+            }
         )));
     }
     let progress = &trainer.state().progress;
@@ -282,7 +293,11 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     let picture = folder.draw(&inputs.title(), inputs.metric_name())?;
     let summary = json!({
         "steps": trainer.state().progress.step,
-        "examples_per_s": examples as f64 / start.elapsed().as_secs_f64(),
+        "trained_numbers": trainer.state().learner.len(),
+        "examples_per_s": done.examples as f64 / start.elapsed().as_secs_f64(),
+        "seconds": done.seconds.iter().sum::<f64>(),
+        "seconds_per_step": Spread::of(&done.seconds).map(|spread| spread.median),
+        "flops": done.flops,
         "peak_rss_bytes": memory::peak_rss_bytes(),
         "dev": trainer.state().progress.best_metrics,
         "best_step": trainer.state().progress.best_step,

@@ -1,6 +1,7 @@
 //! Measuring a model on the data of a task: [`labels`] where an answer is one of some, [`texts`] where the model writes it.
 
 pub mod labels;
+pub mod plain;
 pub mod texts;
 
 use std::collections::HashMap;

@@ -4,14 +4,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::plots::{Figure, figures};
+use super::plots::figures;
 use super::statistics::Estimate;
 use super::summary::Comparison;
 use super::{Study, Summary};
 use crate::atomic;
 use crate::error::Result;
-
-const STYLE: &str = include_str!("report.css");
+use crate::page::{Figure, document, duration, escaped, findings, thousands};
 
 /// Writes the page, the old file or the new one.
 ///
@@ -23,39 +22,16 @@ pub fn write(study: &Study, summary: &Summary, path: &Path) -> Result<()> {
 
 /// The page.
 pub fn html(study: &Study, summary: &Summary) -> String {
-    let title = format!("Zero- and few-shot study: {} with {}", escaped(&study.task), escaped(&study.model));
+    let title = format!("Zero- and few-shot study: {} with {}", study.task, study.model);
     let sections = [
-        findings(summary),
+        findings(&summary.findings),
         what_was_run(study),
         conditions(summary),
-        figures(study, summary).iter().map(figure).collect(),
+        figures(study, summary).iter().map(Figure::html).collect(),
         confusion(study, summary),
         comparisons(summary),
     ];
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n<p>{}</p>\n{}</body>\n</html>\n",
-        lead(study),
-        sections.concat(),
-    )
-}
-
-/// The text as it can stand in an element or an attribute. What XML has no place for becomes U+FFFD.
-pub(super) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() && !matches!(c, '\n' | '\t') => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
+    document(&title, &lead(study), &sections)
 }
 
 fn lead(study: &Study) -> String {
@@ -65,22 +41,6 @@ fn lead(study: &Study) -> String {
     };
     let (n, data) = (study.n(), escaped(&study.data));
     format!("{n} rows of <code>{data}</code>, {} runs, {demonstrations}.", study.runs.len())
-}
-
-fn findings(summary: &Summary) -> String {
-    let items: String =
-        summary.findings.iter().map(|text| format!("<li>{}</li>\n", with_code(text))).collect();
-    format!("<section>\n<h2>Findings</h2>\n<ul>\n{items}</ul>\n</section>\n")
-}
-
-/// Escaped, and what stands between backticks as code.
-fn with_code(text: &str) -> String {
-    let parts: Vec<String> = text.split('`').map(escaped).collect();
-    if parts.len().is_multiple_of(2) {
-        return parts.join("`");
-    }
-    let part = |(i, part)| if i % 2 == 0 { part } else { format!("<code>{part}</code>") };
-    parts.into_iter().enumerate().map(part).collect()
 }
 
 fn conditions(summary: &Summary) -> String {
@@ -101,24 +61,6 @@ fn conditions(summary: &Summary) -> String {
          the runs (seeds and orders); macro F1, loss and expected calibration error are means over the runs. Recency and \
          majority are biases in percentage points. The best condition is bold.</p>\n<div class=\"scroll\"><table>\n\
          <thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
-    )
-}
-
-fn figure(figure: &Figure) -> String {
-    let mut panels = String::new();
-    for (heading, svg) in &figure.panels {
-        if !heading.is_empty() {
-            let _ = writeln!(panels, "<h3>{}</h3>", escaped(heading));
-        }
-        panels.push_str(svg);
-    }
-    if figure.left_out > 0 {
-        let _ = writeln!(panels, "<p class=\"note\">{} more are in the table only.</p>", figure.left_out);
-    }
-    let caption = escaped(&figure.caption);
-    let title = figure.title;
-    format!(
-        "<section class=\"figure\">\n<h2>{title}</h2>\n<p class=\"note\">{caption}</p>\n{panels}</section>\n"
     )
 }
 
@@ -233,26 +175,6 @@ fn what_was_run(study: &Study) -> String {
         "<section>\n<h2>What was run</h2>\n<pre>{}</pre>\n<dl>\n{entries}</dl>\n</section>\n",
         escaped(&study.command)
     )
-}
-
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(' ');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if !s.is_finite() || s < 0.0 => "unknown".into(),
-        s if s < 60.0 => format!("{s:.1} s"),
-        s => format!("{} min {:02} s", s as u64 / 60, s as u64 % 60),
-    }
 }
 
 #[cfg(test)]

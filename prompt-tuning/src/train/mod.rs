@@ -4,6 +4,7 @@
 //! optimizer move that. Nothing else ever changes.
 
 pub mod batches;
+pub mod cost;
 pub mod memory;
 pub mod optimizer;
 pub mod run_folder;
@@ -120,6 +121,8 @@ pub struct StepReport {
     pub tokens: usize,
     /// Tokens computed: shared prefixes count once.
     pub computed_tokens: usize,
+    /// Tokens that are scored.
+    pub scored_tokens: usize,
     /// Time it took.
     pub seconds: f64,
 }
@@ -332,6 +335,7 @@ impl<'a> Trainer<'a> {
             examples: rows.len(),
             tokens: rows.iter().map(Row::len).sum(),
             computed_tokens,
+            scored_tokens: scored,
             seconds: start.elapsed().as_secs_f64(),
         })
     }

@@ -9,6 +9,7 @@ use crate::cli::progress::Progress;
 use crate::error::Result;
 use crate::learner::Learner;
 use crate::prompt_encoder::Method;
+use crate::train::cost::Cost;
 use crate::train::run_folder::RunFolder;
 use crate::train::state::State;
 use crate::train::{DevReport, Observer, Settings, StepReport};
@@ -21,7 +22,18 @@ pub(super) struct Watch<'a> {
     progress: Progress,
     total: u64,
     method: Method,
-    examples: usize,
+    cost: Cost,
+    done: Done,
+}
+
+/// What this process has done.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Done {
+    pub examples: usize,
+    /// Multiplications and additions in products with weights.
+    pub flops: f64,
+    /// Of each step.
+    pub seconds: Vec<f64>,
 }
 
 impl<'a> Watch<'a> {
@@ -29,11 +41,11 @@ impl<'a> Watch<'a> {
         args: &'a TrainArgs,
         inputs: &'a Inputs,
         folder: &'a mut RunFolder,
-        settings: &Settings,
+        (settings, cost): (&Settings, Cost),
     ) -> Watch<'a> {
         let (total, method) = (settings.steps, settings.method);
         let progress = Progress::new("train", total, args.common.json);
-        Watch { args, inputs, folder, progress, total, method, examples: 0 }
+        Watch { args, inputs, folder, progress, total, method, cost, done: Done::default() }
     }
 
     /// Says what is about to happen.
@@ -71,16 +83,18 @@ impl<'a> Watch<'a> {
         self.args.save_every.unwrap_or(if weights { 500 } else { 10 })
     }
 
-    /// Takes the progress away; says how many examples this process has seen.
-    pub(super) fn finish(self) -> usize {
+    /// Takes the progress away; says what this process has done.
+    pub(super) fn finish(self) -> Done {
         self.progress.finish();
-        self.examples
+        self.done
     }
 }
 
 impl Observer for Watch<'_> {
     fn step(&mut self, report: &StepReport) -> Result<()> {
-        self.examples += report.examples;
+        self.done.examples += report.examples;
+        self.done.flops += self.cost.flops(report.computed_tokens, report.scored_tokens);
+        self.done.seconds.push(report.seconds);
         self.folder.log_step(report)?;
         if self.args.common.json {
             return print_json(report);
@@ -107,6 +121,9 @@ impl Observer for Watch<'_> {
 
     fn checkpoint(&mut self, state: &State, last: bool) -> Result<()> {
         let step = state.progress.step;
+        if self.args.no_state {
+            return Ok(());
+        }
         if last || (step.is_multiple_of(self.save_every()) && step < self.total) {
             self.folder.save_state(state)?;
         }

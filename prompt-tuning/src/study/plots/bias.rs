@@ -1,8 +1,8 @@
 //! Recency and majority bias.
 
-use super::axis::{Area, Axis, spread};
-use super::svg::{Anchor, Svg};
 use super::{Figure, View, calibration_name, key};
+use crate::page::axis::{Area, Axis, spread};
+use crate::page::svg::{Anchor, Svg};
 use crate::study::statistics::Estimate;
 use crate::study::summary::Group;
 

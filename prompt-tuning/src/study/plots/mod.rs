@@ -1,27 +1,15 @@
 //! The drawings of the report. Each is left out where there is nothing to show.
 
-mod axis;
 mod bias;
 mod orders;
 mod reliability;
 mod shots;
-mod svg;
 mod templates;
 
-use self::svg::{Anchor, Svg};
 use super::summary::{Condition, Group, Summary};
 use super::{Run, Study};
-
-/// A section of the report.
-pub(super) struct Figure {
-    pub(super) title: &'static str,
-    /// How to read it.
-    pub(super) caption: String,
-    /// Each with its heading, empty where there is but one.
-    pub(super) panels: Vec<(String, String)>,
-    /// Panels that there was no room for.
-    pub(super) left_out: usize,
-}
+use crate::page::Figure;
+use crate::page::svg::{Anchor, Svg};
 
 /// All of them, in the order of the page.
 pub(super) fn figures(study: &Study, summary: &Summary) -> Vec<Figure> {
@@ -34,21 +22,6 @@ pub(super) fn figures(study: &Study, summary: &Summary) -> Vec<Figure> {
         reliability::figure(&view),
     ];
     all.into_iter().flatten().collect()
-}
-
-/// Most panels of a figure.
-const PANELS: usize = 8;
-
-impl Figure {
-    /// `None` without panels.
-    fn new(title: &'static str, caption: String, mut panels: Vec<(String, String)>) -> Option<Figure> {
-        let left_out = panels.len().saturating_sub(PANELS);
-        panels.truncate(PANELS);
-        if let [(heading, _)] = &mut panels[..] {
-            heading.clear();
-        }
-        (!panels.is_empty()).then_some(Figure { title, caption, panels, left_out })
-    }
 }
 
 /// What the drawings look at: calibrations are series, the best group says which template and demonstrations.

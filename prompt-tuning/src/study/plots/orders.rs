@@ -1,8 +1,8 @@
 //! What the order of the same demonstrations does.
 
-use super::axis::{Area, Axis};
-use super::svg::Svg;
 use super::{Figure, View, calibration_name, demonstrations, distinct_shots, jitter, key, tip};
+use crate::page::axis::{Area, Axis};
+use crate::page::svg::Svg;
 use crate::study::Run;
 use crate::study::summary::Group;
 
@@ -55,7 +55,7 @@ fn strip(svg: &mut Svg, runs: &[&Run], series: usize, (x, width): (f64, f64), y:
         return;
     }
     let [min, max] = [accuracies().fold(f64::INFINITY, f64::min), accuracies().fold(0.0, f64::max)];
-    svg.line(&format!("range {}", super::svg::class(series)), [x, y.at(min)], [x, y.at(max)]);
+    svg.line(&format!("range {}", crate::page::svg::class(series)), [x, y.at(min)], [x, y.at(max)]);
     for (i, run) in runs.iter().enumerate() {
         svg.dot(series, [x + jitter(i, width), y.at(run.metrics.accuracy)], &tip(run));
     }

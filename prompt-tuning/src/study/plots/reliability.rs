@@ -1,8 +1,8 @@
 //! Whether a probability is a share: the reliability diagram.
 
-use super::axis::{Area, Axis};
-use super::svg::Svg;
 use super::{Figure, View, calibration_name, key};
+use crate::page::axis::{Area, Axis};
+use crate::page::svg::Svg;
 use crate::study::metrics::{Bin, ece, reliability};
 use crate::study::summary::{Factor, Group};
 

@@ -1,8 +1,8 @@
 //! Accuracy against the number of demonstrations.
 
-use super::axis::{Area, Axis, apart};
-use super::svg::{Anchor, Svg, class};
 use super::{Family, Figure, View, calibration_name, distinct_shots, jitter, tip};
+use crate::page::axis::{Area, Axis, apart};
+use crate::page::svg::{Anchor, Svg, class};
 use crate::study::summary::Group;
 
 const AREA: Area = Area { left: 60.0, right: 540.0, top: 16.0, bottom: 290.0 };

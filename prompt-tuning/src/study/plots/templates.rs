@@ -1,8 +1,8 @@
 //! What the wording of the template does.
 
-use super::axis::{Area, Axis, spread};
-use super::svg::{Anchor, Svg};
 use super::{Figure, View, calibration_name, demonstrations, distinct_shots, jitter, key, tip};
+use crate::page::axis::{Area, Axis, spread};
+use crate::page::svg::{Anchor, Svg};
 use crate::study::summary::Group;
 
 pub(super) fn figure(view: &View) -> Option<Figure> {

@@ -3,10 +3,10 @@
 
 use std::fmt::{Display, Write};
 
-use crate::study::report::escaped;
+use super::escaped;
 
 /// A drawing in the making. The origin is at the top left, lengths are in CSS pixels.
-pub(super) struct Svg {
+pub(crate) struct Svg {
     width: f64,
     height: f64,
     body: String,
@@ -14,7 +14,7 @@ pub(super) struct Svg {
 
 /// Which end of a text its position is.
 #[derive(Clone, Copy)]
-pub(super) enum Anchor {
+pub(crate) enum Anchor {
     Start,
     Middle,
     End,
@@ -24,7 +24,7 @@ pub(super) enum Anchor {
 const SERIES: usize = 6;
 
 impl Svg {
-    pub(super) fn new(width: f64, height: f64) -> Svg {
+    pub(crate) fn new(width: f64, height: f64) -> Svg {
         Svg { width, height, body: String::new() }
     }
 
@@ -33,13 +33,13 @@ impl Svg {
         let _ = writeln!(self.body, "{element}");
     }
 
-    pub(super) fn line(&mut self, class: &str, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2]) {
+    pub(crate) fn line(&mut self, class: &str, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2]) {
         self.push(format_args!(
             r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#
         ));
     }
 
-    pub(super) fn text(&mut self, class: &str, [x, y]: [f64; 2], anchor: Anchor, text: &str) {
+    pub(crate) fn text(&mut self, class: &str, [x, y]: [f64; 2], anchor: Anchor, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",
@@ -52,26 +52,26 @@ impl Svg {
     }
 
     /// A text that runs upwards, for the axis at the left.
-    pub(super) fn upright(&mut self, class: &str, [x, y]: [f64; 2], text: &str) {
+    pub(crate) fn upright(&mut self, class: &str, [x, y]: [f64; 2], text: &str) {
         let text = escaped(text);
         let turn = format!(r#"transform="translate({x:.1} {y:.1}) rotate(-90)""#);
         self.push(format_args!(r#"<text class="{class}" {turn} text-anchor="middle">{text}</text>"#));
     }
 
     /// A path through points in the colour of a series.
-    pub(super) fn path(&mut self, series: usize, points: &[[f64; 2]]) {
+    pub(crate) fn path(&mut self, series: usize, points: &[[f64; 2]]) {
         let points = joined(points);
         self.push(format_args!(r#"<polyline class="path {}" points="{points}"/>"#, class(series)));
     }
 
     /// A faint area in the colour of a series.
-    pub(super) fn area(&mut self, series: usize, points: &[[f64; 2]]) {
+    pub(crate) fn area(&mut self, series: usize, points: &[[f64; 2]]) {
         let points = joined(points);
         self.push(format_args!(r#"<polygon class="area {}" points="{points}"/>"#, class(series)));
     }
 
     /// A bar in the colour of a series.
-    pub(super) fn bar(&mut self, series: usize, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2], tip: &str) {
+    pub(crate) fn bar(&mut self, series: usize, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2], tip: &str) {
         let (x, y, width, height) = (x1.min(x2), y1.min(y2), (x2 - x1).abs(), (y2 - y1).abs());
         self.push(format_args!(
             r#"<rect class="bar {}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}"><title>{}</title></rect>"#,
@@ -81,7 +81,7 @@ impl Svg {
     }
 
     /// A small faint dot: one run.
-    pub(super) fn dot(&mut self, series: usize, [x, y]: [f64; 2], tip: &str) {
+    pub(crate) fn dot(&mut self, series: usize, [x, y]: [f64; 2], tip: &str) {
         self.push(format_args!(
             r#"<circle class="dot {}" cx="{x:.1}" cy="{y:.1}" r="2.6"><title>{}</title></circle>"#,
             class(series),
@@ -90,7 +90,7 @@ impl Svg {
     }
 
     /// A mark of the shape of a series, so that colour is not all that tells series apart.
-    pub(super) fn mark(&mut self, series: usize, [x, y]: [f64; 2], size: f64, tip: &str) {
+    pub(crate) fn mark(&mut self, series: usize, [x, y]: [f64; 2], size: f64, tip: &str) {
         let around = |corners: &[[f64; 2]]| {
             joined(&corners.iter().map(|[dx, dy]| [x + dx * size, y + dy * size]).collect::<Vec<_>>())
         };
@@ -114,7 +114,7 @@ impl Svg {
     }
 
     /// The drawing; `alt` says what is seen to who does not see it.
-    pub(super) fn finish(self, alt: &str) -> String {
+    pub(crate) fn finish(self, alt: &str) -> String {
         let Svg { width, height, body } = self;
         let alt = escaped(alt);
         format!(
@@ -124,7 +124,7 @@ impl Svg {
 }
 
 /// Class of the texts and shapes of a series.
-pub(super) fn class(series: usize) -> String {
+pub(crate) fn class(series: usize) -> String {
     format!("s{}", series % SERIES)
 }
 

@@ -4,7 +4,7 @@ use super::svg::{Anchor, Svg};
 
 /// A stretch of numbers over a stretch of pixels.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     low: f64,
     high: f64,
     from: f64,
@@ -14,7 +14,7 @@ pub(super) struct Axis {
 
 impl Axis {
     /// Over all values that are numbers, ends rounded outwards; `None` without any.
-    pub(super) fn around(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Option<Axis> {
+    pub(crate) fn around(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Option<Axis> {
         let known = values.filter(|x| x.is_finite());
         let (min, max) = known.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
         if min > max {
@@ -27,13 +27,13 @@ impl Axis {
     }
 
     /// The same for shares: not beyond 0 and 1.
-    pub(super) fn of_shares(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Option<Axis> {
+    pub(crate) fn of_shares(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Option<Axis> {
         let axis = Axis::around(values, from, to)?;
         Some(Axis { low: axis.low.max(0.0), high: axis.high.min(1.0), ..axis })
     }
 
     /// Pixels of a number.
-    pub(super) fn at(&self, value: f64) -> f64 {
+    pub(crate) fn at(&self, value: f64) -> f64 {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
@@ -52,16 +52,16 @@ fn round_step(step: f64) -> f64 {
 
 /// A rectangle to draw in, with numbers along one of its sides.
 #[derive(Clone, Copy)]
-pub(super) struct Area {
-    pub(super) left: f64,
-    pub(super) right: f64,
-    pub(super) top: f64,
-    pub(super) bottom: f64,
+pub(crate) struct Area {
+    pub(crate) left: f64,
+    pub(crate) right: f64,
+    pub(crate) top: f64,
+    pub(crate) bottom: f64,
 }
 
 impl Area {
     /// Grid lines and percentages at the left.
-    pub(super) fn percent_y(&self, svg: &mut Svg, axis: &Axis, title: &str) {
+    pub(crate) fn percent_y(&self, svg: &mut Svg, axis: &Axis, title: &str) {
         for tick in axis.ticks() {
             let y = axis.at(tick);
             svg.line("grid", [self.left, y], [self.right, y]);
@@ -71,7 +71,7 @@ impl Area {
     }
 
     /// Grid lines and percentages below.
-    pub(super) fn percent_x(&self, svg: &mut Svg, axis: &Axis, title: &str) {
+    pub(crate) fn percent_x(&self, svg: &mut Svg, axis: &Axis, title: &str) {
         for tick in axis.ticks() {
             let x = axis.at(tick);
             svg.line("grid", [x, self.top], [x, self.bottom]);
@@ -81,7 +81,7 @@ impl Area {
     }
 
     /// Places along the bottom, one for each name.
-    pub(super) fn names_x(&self, svg: &mut Svg, names: &[String], title: &str) -> Vec<f64> {
+    pub(crate) fn names_x(&self, svg: &mut Svg, names: &[String], title: &str) -> Vec<f64> {
         svg.line("axis", [self.left, self.bottom], [self.right, self.bottom]);
         let places = spread(self.left, self.right, names.len());
         for (name, &x) in names.iter().zip(&places) {
@@ -93,12 +93,12 @@ impl Area {
 }
 
 /// The middles of `n` equal parts.
-pub(super) fn spread(from: f64, to: f64, n: usize) -> Vec<f64> {
+pub(crate) fn spread(from: f64, to: f64, n: usize) -> Vec<f64> {
     (0..n).map(|i| from + (to - from) * (i as f64 + 0.5) / n as f64).collect()
 }
 
 /// Moves places apart to at least `gap`, in their order, and back up when they run over `end`.
-pub(super) fn apart(places: &mut [f64], gap: f64, end: f64) {
+pub(crate) fn apart(places: &mut [f64], gap: f64, end: f64) {
     let mut order: Vec<usize> = (0..places.len()).collect();
     order.sort_by(|&a, &b| places[a].total_cmp(&places[b]));
     for pair in order.windows(2) {

@@ -1,0 +1,114 @@
+//! The comparison as one page.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::plots::figures;
+use super::summary::{HEADS, count};
+use super::{Comparison, Kind, Summary};
+use crate::atomic;
+use crate::error::Result;
+use crate::page::{Figure, document, duration, escaped, findings};
+
+/// Writes the page, the old file or the new one.
+///
+/// # Errors
+/// [`crate::Error::Write`].
+pub fn write(comparison: &Comparison, summary: &Summary, path: &Path) -> Result<()> {
+    atomic::write(path, html(comparison, summary).as_bytes())
+}
+
+/// The page.
+pub fn html(comparison: &Comparison, summary: &Summary) -> String {
+    let title = format!("Prompt tuning beside fine-tuning: {} with {}", comparison.task, comparison.model);
+    let lead = format!(
+        "{} rows of <code>{}</code>, {} cells, every training {} steps of at most {} examples.",
+        comparison.n(),
+        escaped(&comparison.data),
+        comparison.cells.len(),
+        comparison.steps,
+        comparison.batch
+    );
+    let sections = [
+        findings(&summary.findings),
+        table(summary),
+        figures(comparison, summary).iter().map(Figure::html).collect(),
+        methods(comparison),
+        what_was_run(comparison),
+    ];
+    document(&title, &lead, &sections)
+}
+
+fn table(summary: &Summary) -> String {
+    let class = |i: usize| if i == 0 { " class=\"name\"" } else { "" };
+    let heads: String =
+        HEADS.iter().enumerate().map(|(i, head)| format!("<th{}>{head}</th>", class(i))).collect();
+    let mut rows = String::new();
+    for group in &summary.groups {
+        let cells: String = group
+            .cells_of_table()
+            .iter()
+            .enumerate()
+            .map(|(i, cell)| format!("<td{}>{}</td>", class(i), escaped(cell)))
+            .collect();
+        let _ = writeln!(rows, "<tr>{cells}</tr>");
+    }
+    format!(
+        "<section>\n<h2>All methods</h2>\n<p class=\"note\">rows: labelled rows the method has seen. accuracy: mean over the \
+         seeds, with its standard deviation, and a 95 % bootstrap interval over rows and seeds. train-dev: accuracy on the \
+         training rows less that on the measured ones, in points. trained: numbers that are moved. stored: the file that is \
+         kept. s/step: the middle step. TFLOP: products with weights, all steps. memory: the most the process had. forgotten: \
+         change of perplexity on general text and of accuracy on other tasks, the prompt in front.</p>\n\
+         <div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
+    )
+}
+
+fn methods(comparison: &Comparison) -> String {
+    let changes = |kind| match kind {
+        Kind::Asked => "nothing",
+        Kind::Prompt => "vectors in front of a frozen model",
+        Kind::Weights => "weights",
+    };
+    let row = |method: &super::Method| {
+        format!(
+            "<tr><td class=\"name\">{}</td><td class=\"name\">{}</td><td class=\"name\"><code>{}</code></td></tr>\n",
+            escaped(&method.name),
+            changes(method.kind),
+            escaped(&method.arguments)
+        )
+    };
+    let rows: String = comparison.methods.iter().map(row).collect();
+    format!(
+        "<section>\n<h2>Methods</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th class=\"name\">method</th>\
+         <th class=\"name\">changes</th><th class=\"name\">how</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n\
+         </section>\n"
+    )
+}
+
+fn what_was_run(comparison: &Comparison) -> String {
+    let mut seeds: Vec<u64> = comparison.cells.iter().map(|cell| cell.seed).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    let number = |value: Option<f64>| value.map_or_else(|| "not measured".into(), |x| format!("{x:.2}"));
+    let others = comparison.others.iter().zip(&comparison.before.others);
+    let others: Vec<String> = others.map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
+    let entries = [
+        ("Model", format!("{}, {} numbers", comparison.model, count(comparison.model_size))),
+        ("Measured rows", format!("{}, {} rows", comparison.data, comparison.n())),
+        ("Training rows from", format!("{}, {} rows", comparison.train, comparison.n_train)),
+        ("Labels", comparison.labels.join(", ")),
+        ("Budget", format!("{} steps of {} examples", comparison.steps, comparison.batch)),
+        ("Seeds", seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
+        ("General text", comparison.general.clone().unwrap_or_else(|| "none".into())),
+        ("Its perplexity before", number(comparison.before.perplexity)),
+        ("Other tasks before", if others.is_empty() { "none".into() } else { others.join(", ") }),
+        ("Machine", comparison.machine.clone()),
+        ("Wall time", duration(comparison.seconds)),
+    ];
+    let entry = |(name, text): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>\n", escaped(text));
+    let entries: String = entries.iter().map(entry).collect();
+    format!(
+        "<section>\n<h2>What was run</h2>\n<pre>{}</pre>\n<dl>\n{entries}</dl>\n</section>\n",
+        escaped(&comparison.command)
+    )
+}
