@@ -13,6 +13,7 @@ mod perplexity;
 mod predict;
 mod pretrain;
 mod progress;
+mod scale;
 mod score;
 mod search_labels;
 mod session;
@@ -56,6 +57,8 @@ enum Command {
     FewShot(few_shot::FewShotArgs),
     /// Compare prompt tuning with fine-tuning and asking: accuracy, cost, overfitting, forgetting
     Compare(Box<compare::CompareArgs>),
+    /// Put comparisons of models of several sizes together
+    Scale(scale::ScaleArgs),
     /// Find answer words for the labels of a task
     SearchLabels(search_labels::SearchLabelsArgs),
     /// Say what stands behind the masks of a text
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Perplexity(args) => perplexity::run(&args),
         Command::FewShot(args) => few_shot::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Scale(args) => scale::run(&args),
         Command::SearchLabels(args) => search_labels::run(&args),
         Command::FillMask(args) => fill_mask::run(&args),
         Command::Inspect(args) => inspect::run(&args),

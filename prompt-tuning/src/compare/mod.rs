@@ -6,6 +6,7 @@
 //! summary    cells of several seeds together: accuracy, overfitting, cost, forgetting
 //! findings   what the numbers show, in sentences, common claims beside them
 //! report     all of it as a page
+//! scale      the same with models of several sizes
 //! ```
 //!
 //! A [`Comparison`] is plain data, kept as `compare.json`. Each cell is measured in a process of its own, so that its peak
@@ -15,6 +16,7 @@ mod findings;
 pub mod plan;
 mod plots;
 pub mod report;
+pub mod scale;
 pub mod subset;
 pub mod summary;
 

@@ -1,26 +1,48 @@
-//! The drawings of the report: how accuracy, overfitting and forgetting go with the number of training rows.
+//! The drawings: how accuracy, overfitting and forgetting go with the number of training rows, and with the size of the model.
 
 use super::summary::Group;
 use super::{Comparison, Kind, Summary};
 use crate::page::Figure;
 use crate::page::axis::{Area, Axis, apart};
 use crate::page::svg::{Anchor, Svg, class};
+use crate::study::statistics::Spread;
 
 const AREA: Area = Area { left: 60.0, right: 520.0, top: 16.0, bottom: 290.0 };
 const WIDTH: f64 = 720.0;
 
-/// Value of a group, and how far its band goes to each side.
-type Value = fn(&Group) -> Option<(f64, f64)>;
+/// What a drawing shows of each group.
+type Value = fn(&Group) -> Option<Spread>;
 
+/// One line of a drawing.
+pub(super) struct Series {
+    pub(super) name: String,
+    pub(super) points: Points,
+}
+
+/// Means with standard deviations.
+pub(super) enum Points {
+    /// At some of the places along the bottom.
+    At(Vec<(usize, Spread)>),
+    /// The same everywhere.
+    Everywhere(Spread),
+}
+
+/// How a drawing reads.
+pub(super) struct Frame<'a> {
+    /// Names of the places along the bottom.
+    pub(super) places: &'a [String],
+    pub(super) below: &'a str,
+    pub(super) beside: &'a str,
+    /// Whether values are shares, between 0 and 1, or changes around 0.
+    pub(super) shares: bool,
+}
+
+/// The figures of a comparison.
 pub(super) fn figures(comparison: &Comparison, summary: &Summary) -> Vec<Figure> {
-    let view = View { summary, sizes: summary.sizes() };
-    let accuracy: Value = |group| Some((group.accuracy.mean, group.accuracy.sd.unwrap_or(0.0)));
-    let gap: Value = |group| group.gap.as_ref().map(|s| (s.mean, s.sd.unwrap_or(0.0)));
-    let perplexity: Value = |group| group.perplexity.as_ref().map(|s| (s.mean, s.sd.unwrap_or(0.0)));
-    let others: Value = |group| group.others.as_ref().map(|s| (s.mean, s.sd.unwrap_or(0.0)));
+    let accuracy: Value = |group| Some(group.accuracy);
     let band = "Marks: mean over the seeds. Band: one standard deviation to each side.";
     let n = comparison.n();
-    let all = [
+    let all: [(&str, String, &str, Value); 4] = [
         (
             "Accuracy against training rows",
             format!("{band} Dashed: asked without training. Accuracy on {n} rows that no method has seen."),
@@ -31,7 +53,7 @@ pub(super) fn figures(comparison: &Comparison, summary: &Summary) -> Vec<Figure>
             "Overfitting",
             format!("Accuracy on the training rows less that on the measured rows. {band}"),
             "points",
-            gap,
+            |group| group.gap,
         ),
         (
             "Forgetting: general text",
@@ -39,84 +61,111 @@ pub(super) fn figures(comparison: &Comparison, summary: &Summary) -> Vec<Figure>
                 "Change of perplexity on general text with the adapted model, a prompt in front of it. {band}"
             ),
             "change (%)",
-            perplexity,
+            |group| group.perplexity,
         ),
         (
             "Forgetting: other tasks",
             format!("Change of accuracy on tasks that were not trained. {band}"),
             "points",
-            others,
+            |group| group.others,
         ),
     ];
-    let figure = |(title, caption, unit, value): (&'static str, String, &str, Value)| {
-        Figure::new(
-            title,
-            caption,
-            view.panel(unit, value).map(|svg| (String::new(), svg)).into_iter().collect(),
-        )
+    let sizes = summary.sizes();
+    let places: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    let figure = |(title, caption, beside, value): (&'static str, String, &str, Value)| {
+        let frame =
+            Frame { places: &places, below: "training rows", beside, shares: beside == "accuracy (%)" };
+        let svg = panel(&frame, &series(summary, &sizes, value));
+        Figure::new(title, caption, svg.map(|svg| (String::new(), svg)).into_iter().collect())
     };
     all.into_iter().filter_map(figure).collect()
 }
 
-struct View<'a> {
-    summary: &'a Summary,
-    sizes: Vec<usize>,
+/// A line for each method that is trained on numbers of rows, a level for each that is only asked.
+fn series(summary: &Summary, sizes: &[usize], value: Value) -> Vec<Series> {
+    let of_method = |method: &str| {
+        let groups = summary.groups.iter().filter(|group| group.method == method);
+        let known: Vec<(&Group, Spread)> = groups.filter_map(|group| Some((group, value(group)?))).collect();
+        let place = |n: usize| sizes.iter().position(|&size| size == n);
+        let points = match known[..] {
+            [] => return None,
+            [(group, spread)] if group.kind == Kind::Asked => Points::Everywhere(spread),
+            _ => Points::At(
+                known.iter().filter_map(|(group, spread)| Some((place(group.n_train)?, *spread))).collect(),
+            ),
+        };
+        Some(Series { name: method.into(), points })
+    };
+    summary.methods().into_iter().filter_map(of_method).collect()
 }
 
-impl View<'_> {
-    fn panel(&self, unit: &str, value: Value) -> Option<String> {
-        let trained = || self.summary.groups.iter().filter(|group| group.kind != Kind::Asked);
-        let shown =
-            || self.summary.groups.iter().filter_map(value).flat_map(|(mean, sd)| [mean - sd, mean + sd]);
-        trained().find_map(value)?;
-        let y = match unit {
-            "accuracy (%)" => Axis::of_shares(shown(), AREA.bottom, AREA.top)?,
-            _ => Axis::around(shown().chain([0.0]), AREA.bottom, AREA.top)?,
-        };
-        let mut svg = Svg::new(WIDTH, 340.0);
-        AREA.percent_y(&mut svg, &y, unit);
-        let names: Vec<String> = self.sizes.iter().map(usize::to_string).collect();
-        let places = AREA.names_x(&mut svg, &names, "training rows");
-        let x = |n: usize| places[self.sizes.iter().position(|&size| size == n).unwrap_or(0)];
-        let mut ends: Vec<(f64, String, String)> = Vec::new();
-        for (series, method) in self.summary.methods().into_iter().enumerate() {
-            let of_method = self.summary.groups.iter().filter(|group| group.method == method);
-            let points: Vec<(&Group, (f64, f64))> =
-                of_method.filter_map(|group| Some((group, value(group)?))).collect();
-            let Some(&(last, (mean, _))) = points.last() else { continue };
-            if last.kind == Kind::Asked && last.training.is_none() && !self.sizes.contains(&last.n_train) {
-                svg.line("baseline", [AREA.left, y.at(mean)], [AREA.right, y.at(mean)]);
-                ends.push((y.at(mean), "muted".into(), method.into()));
-                continue;
+/// One drawing; `None` where no line has a value.
+pub(super) fn panel(frame: &Frame, series: &[Series]) -> Option<String> {
+    series.iter().find(|series| matches!(&series.points, Points::At(points) if !points.is_empty()))?;
+    let y = axis(frame, series)?;
+    let mut svg = Svg::new(WIDTH, 340.0);
+    AREA.percent_y(&mut svg, &y, frame.beside);
+    let places = AREA.names_x(&mut svg, frame.places, frame.below);
+    let mut ends: Vec<(f64, String, &str)> = Vec::new();
+    for (i, Series { name, points }) in series.iter().enumerate() {
+        match points {
+            Points::Everywhere(spread) => {
+                let height = y.at(spread.mean);
+                svg.line("baseline", [AREA.left, height], [AREA.right, height]);
+                ends.push((height, "muted".into(), name));
             }
-            draw(&mut svg, series, &points, x, &y);
-            ends.push((y.at(mean), class(series), method.into()));
+            Points::At(points) => {
+                let Some((_, last)) = points.last() else { continue };
+                draw(&mut svg, (i, name), points, (&places, &y));
+                ends.push((y.at(last.mean), class(i), name));
+            }
         }
-        label_ends(&mut svg, &ends);
-        Some(
-            svg.finish(&format!("{unit} against the number of training rows; the figures are in the table.")),
-        )
+    }
+    label_ends(&mut svg, &ends);
+    Some(svg.finish(&format!("{} against {}; the figures are in the table.", frame.beside, frame.below)))
+}
+
+/// Over everything that is drawn.
+fn axis(frame: &Frame, series: &[Series]) -> Option<Axis> {
+    let ends = |spread: &Spread| {
+        let sd = spread.sd.unwrap_or(0.0);
+        [spread.mean - sd, spread.mean + sd]
+    };
+    let shown: Vec<f64> = series
+        .iter()
+        .flat_map(|series| match &series.points {
+            Points::At(points) => points.iter().flat_map(|(_, spread)| ends(spread)).collect::<Vec<_>>(),
+            Points::Everywhere(spread) => vec![spread.mean],
+        })
+        .collect();
+    match frame.shares {
+        true => Axis::of_shares(shown.into_iter(), AREA.bottom, AREA.top),
+        false => Axis::around(shown.into_iter().chain([0.0]), AREA.bottom, AREA.top),
     }
 }
 
-fn draw(svg: &mut Svg, series: usize, points: &[(&Group, (f64, f64))], x: impl Fn(usize) -> f64, y: &Axis) {
-    let edge = |sign: f64| {
-        let x = &x;
-        move |(group, (mean, sd)): &(&Group, (f64, f64))| [x(group.n_train), y.at(mean + sign * sd)]
+fn draw(
+    svg: &mut Svg,
+    (series, name): (usize, &str),
+    points: &[(usize, Spread)],
+    (places, y): (&[f64], &Axis),
+) {
+    let edge = |(place, spread): &(usize, Spread), sign: f64| {
+        [places[*place], y.at(spread.mean + sign * spread.sd.unwrap_or(0.0))]
     };
-    let upper = points.iter().map(edge(1.0));
-    let lower = points.iter().rev().map(edge(-1.0));
+    let upper = points.iter().map(|point| edge(point, 1.0));
+    let lower = points.iter().rev().map(|point| edge(point, -1.0));
     svg.area(series, &upper.chain(lower).collect::<Vec<_>>());
     let means: Vec<[f64; 2]> =
-        points.iter().map(|(group, (mean, _))| [x(group.n_train), y.at(*mean)]).collect();
+        points.iter().map(|(place, spread)| [places[*place], y.at(spread.mean)]).collect();
     svg.path(series, &means);
-    for ((group, (mean, _)), place) in points.iter().zip(means) {
-        svg.mark(series, place, 4.5, &format!("{}: {:.1}", group.method, 100.0 * mean));
+    for ((_, spread), mark) in points.iter().zip(means) {
+        svg.mark(series, mark, 4.5, &format!("{name}: {:.1}", 100.0 * spread.mean));
     }
 }
 
 /// Names behind the right ends, moved apart.
-fn label_ends(svg: &mut Svg, ends: &[(f64, String, String)]) {
+fn label_ends(svg: &mut Svg, ends: &[(f64, String, &str)]) {
     let mut places: Vec<f64> = ends.iter().map(|end| end.0).collect();
     apart(&mut places, 15.0, AREA.bottom + 20.0);
     for ((_, class, name), y) in ends.iter().zip(places) {

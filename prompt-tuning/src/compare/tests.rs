@@ -112,3 +112,20 @@ fn the_table_has_a_line_for_each_group() {
     assert_eq!(table.lines().count(), 6);
     assert!(table.lines().all(|line| line.chars().count() == table.lines().next().unwrap().chars().count()));
 }
+
+#[test]
+fn models_of_several_sizes() {
+    let small = example();
+    let mut large = example();
+    (large.model, large.model_size) = ("large".into(), 1_000_000);
+    let scale = scale::Scale::of(vec![large.clone(), small.clone()]).unwrap();
+    assert_eq!(scale.models.iter().map(|m| m.size).collect::<Vec<_>>(), [1000, 1_000_000]);
+    // of each model zero-shot, and both trained methods with the most rows
+    assert_eq!(scale.table().lines().count(), 1 + 2 * 3);
+    assert!(scale.findings[0].contains("cannot be told here"), "{:?}", scale.findings);
+    assert!(scale.html().contains("1.0 M") && !scale.html().contains("NaN"));
+    assert!(scale::Scale::of(vec![small]).is_err());
+    large.gold[0] = 1;
+    let why = scale::Scale::of(vec![large, example()]).unwrap_err().to_string();
+    assert!(why.contains("other rows"), "{why}");
+}

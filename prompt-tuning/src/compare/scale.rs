@@ -1,0 +1,210 @@
+//! The same comparison with models of several sizes: what becomes of a method as models grow.
+//!
+//! "Prompt tuning catches up as models grow" (Lester et al. 2021) and "few-shot ability appears with scale" (Brown et al. 2020)
+//! are said of models up to a thousand times larger than what a desk computer trains. What is seen here holds for the sizes that
+//! were measured.
+
+use serde::Serialize;
+
+use super::plots::{Frame, Points, Series, panel};
+use super::summary::{Group, SEED, bytes, count, outcomes};
+use super::{Comparison, Kind, Summary};
+use crate::error::{Error, Result};
+use crate::page::{Figure, document, escaped, findings};
+use crate::study::statistics::{self, Estimate};
+
+/// Comparisons of one task, from the smallest model to the largest.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scale {
+    /// Name of the task.
+    pub task: String,
+    /// One per model.
+    pub models: Vec<Sized>,
+    /// What the numbers show, in sentences.
+    pub findings: Vec<String>,
+}
+
+/// One model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sized {
+    /// As it was given.
+    pub model: String,
+    /// Numbers in it.
+    pub size: u64,
+    /// Of every method, with the most training rows.
+    pub groups: Vec<Group>,
+    /// The best prompt less the best training of weights.
+    pub prompt_less_weights: Option<Estimate>,
+    /// The best with demonstrations less without.
+    pub shots_less_none: Option<Estimate>,
+}
+
+impl Scale {
+    /// Of comparisons over the same rows.
+    ///
+    /// # Errors
+    /// There are fewer than two, or they are of different rows.
+    pub fn of(mut comparisons: Vec<Comparison>) -> Result<Scale> {
+        comparisons.sort_by_key(|comparison| comparison.model_size);
+        let [first, _, ..] = &comparisons[..] else {
+            return Err(Error::Input(
+                "two comparisons at least are needed, of models of different sizes".into(),
+            ));
+        };
+        if let Some(odd) = comparisons.iter().find(|c| c.gold != first.gold || c.labels != first.labels) {
+            return Err(Error::Input(format!(
+                "the comparison of `{}` is of other rows ({}) than that of `{}` ({})",
+                odd.model, odd.data, first.model, first.data
+            )));
+        }
+        let models: Vec<Sized> = comparisons.iter().map(sized).collect();
+        Ok(Scale { task: first.task.clone(), findings: sentences(&models), models })
+    }
+
+    /// The table as rows of text, its heads first.
+    fn rows(&self) -> Vec<Vec<String>> {
+        let heads = ["model", "numbers", "method", "rows", "accuracy %", "sd", "trained", "s/step", "memory"];
+        let mut rows = vec![heads.map(String::from).to_vec()];
+        for model in &self.models {
+            for group in &model.groups {
+                let training = group.training.as_ref();
+                let dash = || "-".to_string();
+                rows.push(vec![
+                    model.model.clone(),
+                    count(model.size),
+                    group.method.clone(),
+                    group.n_train.to_string(),
+                    format!("{:.1}", 100.0 * group.accuracy.mean),
+                    group.accuracy.sd.map_or_else(dash, |sd| format!("{:.1}", 100.0 * sd)),
+                    training.map_or_else(dash, |t| count(t.trained)),
+                    training.map_or_else(dash, |t| format!("{:.2}", t.seconds_per_step)),
+                    training.and_then(|t| t.peak_rss_bytes).map_or_else(dash, bytes),
+                ]);
+            }
+        }
+        rows
+    }
+
+    /// The table as text.
+    pub fn table(&self) -> String {
+        super::summary::aligned(&self.rows())
+    }
+
+    /// The page.
+    pub fn html(&self) -> String {
+        let rows = self.rows();
+        let row = |cells: &Vec<String>, tag: &str| {
+            let cell = |(i, cell): (usize, &String)| {
+                let class = if i == 0 || i == 2 { " class=\"name\"" } else { "" };
+                format!("<{tag}{class}>{}</{tag}>", escaped(cell))
+            };
+            format!("<tr>{}</tr>\n", cells.iter().enumerate().map(cell).collect::<String>())
+        };
+        let body: String = rows[1..].iter().map(|cells| row(cells, "td")).collect();
+        let table = format!(
+            "<section>\n<h2>All models</h2>\n<p class=\"note\">Every method with the most training rows it had. accuracy: mean over \
+             the seeds. s/step: the middle step. memory: the most the process had.</p>\n<div class=\"scroll\"><table>\n<thead>{}\
+             </thead>\n<tbody>\n{body}</tbody>\n</table></div>\n</section>\n",
+            row(&rows[0], "th")
+        );
+        let names: Vec<&str> = self.models.iter().map(|m| m.model.as_str()).collect();
+        let lead = format!("{} models: {}.", names.len(), escaped(&names.join(", ")));
+        let figures = self.figure().iter().map(Figure::html).collect();
+        document(
+            &format!("Methods as the model grows: {}", self.task),
+            &lead,
+            &[findings(&self.findings), figures, table],
+        )
+    }
+
+    fn figure(&self) -> Option<Figure> {
+        let mut methods: Vec<&str> = Vec::new();
+        for group in self.models.iter().flat_map(|model| &model.groups) {
+            if !methods.contains(&group.method.as_str()) {
+                methods.push(&group.method);
+            }
+        }
+        let of_method = |method: &&str| {
+            let group = |model: &Sized| model.groups.iter().find(|g| g.method == *method).map(|g| g.accuracy);
+            let points = self.models.iter().enumerate();
+            let points = points.filter_map(|(i, model)| Some((i, group(model)?))).collect();
+            Series { name: method.to_string(), points: Points::At(points) }
+        };
+        let places: Vec<String> = self.models.iter().map(|model| count(model.size)).collect();
+        let frame =
+            Frame { places: &places, below: "numbers in the model", beside: "accuracy (%)", shares: true };
+        let svg = panel(&frame, &methods.iter().map(of_method).collect::<Vec<_>>())?;
+        let caption = "Marks: mean over the seeds. Band: one standard deviation to each side.";
+        Figure::new("Accuracy against the size of the model", caption.into(), vec![(String::new(), svg)])
+    }
+}
+
+fn sized(comparison: &Comparison) -> Sized {
+    let summary = Summary::of(comparison);
+    let most = summary.sizes().last().copied().unwrap_or(0);
+    let groups: Vec<Group> = summary
+        .groups
+        .into_iter()
+        .filter(|group| group.kind == Kind::Asked && group.gap.is_none() || group.n_train == most)
+        .collect();
+    let best = |wanted: &dyn Fn(&&Group) -> bool| {
+        groups.iter().filter(wanted).max_by(|a, b| a.accuracy.mean.total_cmp(&b.accuracy.mean))
+    };
+    let difference = |a: Option<&Group>, b: Option<&Group>| {
+        let of = |group: &Group| outcomes(comparison, &group.cells);
+        Some(statistics::difference(&of(a?), &of(b?), SEED))
+    };
+    let asked = |group: &&Group| group.kind == Kind::Asked && group.gap.is_none();
+    Sized {
+        model: comparison.model.clone(),
+        size: comparison.model_size,
+        prompt_less_weights: difference(
+            best(&|group| group.kind == Kind::Prompt),
+            best(&|group| group.kind == Kind::Weights),
+        ),
+        shots_less_none: difference(
+            best(&|group| asked(group) && group.n_train > 0),
+            best(&|group| asked(group) && group.n_train == 0),
+        ),
+        groups,
+    }
+}
+
+/// What is said of scale, and what is seen here.
+fn sentences(models: &[Sized]) -> Vec<String> {
+    let claims: [(&str, &str, fn(&Sized) -> Option<Estimate>); 2] = [
+        ("Prompt tuning catches up as models grow", "best prompt less best weights", |m| {
+            m.prompt_less_weights
+        }),
+        ("Few-shot ability appears with scale", "best with demonstrations less without", |m| {
+            m.shots_less_none
+        }),
+    ];
+    claims.into_iter().filter_map(|claim| sentence(models, claim)).collect()
+}
+
+fn sentence(
+    models: &[Sized],
+    (claim, what, of): (&str, &str, fn(&Sized) -> Option<Estimate>),
+) -> Option<String> {
+    let known: Vec<(&Sized, Estimate)> = models.iter().filter_map(|m| Some((m, of(m)?))).collect();
+    let [(_, small), .., (_, large)] = &known[..] else { return None };
+    let each: Vec<String> = known
+        .iter()
+        .map(|(model, Estimate { value, low, high })| {
+            format!(
+                "{} {:+.1} ({:+.1} to {:+.1})",
+                count(model.size),
+                100.0 * value,
+                100.0 * low,
+                100.0 * high
+            )
+        })
+        .collect();
+    let seen = match () {
+        () if large.low > small.high => "seen here",
+        () if large.high < small.low => "the opposite is seen here",
+        () => "cannot be told here: the intervals of the smallest and the largest model overlap",
+    };
+    Some(format!("\"{claim}\": {seen}. Points, {what}, by numbers in the model: {}.", each.join("; ")))
+}
