@@ -136,8 +136,10 @@ impl Task<'_, '_, '_> {
         let queries = Queries { q, q_transposed, d_out, d_out_transposed, lse, delta };
         let mut buffers = Buffers { queries, d_q, k, v, p, d_s };
         let which = || heads.sharing(kv_head).flat_map(|head| tiles.iter().map(move |tile| (head, tile)));
+        let mut finite_queries = true;
         for (i, (head, tile)) in which().enumerate() {
             buffers.queries.fill(s, i, tile, (self.inputs, self.upstream, head));
+            finite_queries &= buffers.queries.are_finite(s, i, tile.len());
         }
         buffers.d_q.fill(0.0);
         let column = Column::of(kv_head, head_dim);
@@ -146,13 +148,13 @@ impl Task<'_, '_, '_> {
             let of_block = &keys[block.keys.clone()];
             column.pack(s, 1.0, self.inputs.k, of_block.iter().map(|&j| j as usize), buffers.k);
             column.pack(s, 1.0, self.inputs.v, of_block.iter().map(|&j| j as usize), buffers.v);
-            let finite_keys = all_finite(s, &buffers.k[..of_block.len() * stride]);
+            let finite_rows = finite_queries && all_finite(s, &buffers.k[..of_block.len() * stride]);
             for (i, (head, tile)) in which().enumerate() {
                 let view = &views[b * tiles.len() + i % tiles.len()];
                 let meeting = Meeting { tile, block, view };
                 let biased = fill_bias(self.inputs, head, meeting, keys, buffers.p);
                 let finite_scores = buffers.probabilities(s, i, Finish { meeting, biased }, head_dim);
-                let finite = finite_keys && finite_scores && buffers.queries.are_finite(s, i, tile.len());
+                let finite = finite_rows && finite_scores;
                 let to = Place { keys: of_block, first_key: self.island.keys.start, columns: at.clone() };
                 buffers.add_gradients(s, i, Checked { meeting, finite }, (&mut self.grads, &to));
             }
