@@ -6,6 +6,7 @@ mod common;
 
 fn matmul(c: &mut Criterion) {
     common::bench(c, "matmul", "matmul 820x768x768 f32");
+    common::bench(c, "weight gradient", "weight gradient 820x768x768");
 }
 
 criterion_group!(benches, matmul);

@@ -22,7 +22,7 @@ pub enum Kind {
     Activation,
     /// The loss.
     CrossEntropy,
-    /// Rotary positions and sums.
+    /// Rotary positions, sums, and widening of other dtypes.
     Elementwise,
     /// Optimizer steps.
     Optimizer,
@@ -50,7 +50,7 @@ impl Kind {
             Kind::Norm => "norms",
             Kind::Activation => "activations",
             Kind::CrossEntropy => "cross-entropy",
-            Kind::Elementwise => "rotary positions, sums",
+            Kind::Elementwise => "rotary positions, sums, widening",
             Kind::Optimizer => "optimizers",
         }
     }
@@ -85,7 +85,8 @@ impl Work {
 pub trait Kernel {
     /// Computes the outputs.
     fn run(&mut self, isa: Isa);
-    /// What `run` writes, all of it.
+    /// What `run` writes, all of it. Where it reads that too, there is nothing to spoil: then nothing, set back to what it
+    /// was at first.
     fn outputs(&mut self) -> Vec<&mut [f32]>;
     /// Compares the outputs with the reference, where computing all of it takes too long at sampled places.
     ///

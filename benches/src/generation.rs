@@ -14,6 +14,7 @@ use crate::ceilings::{Streams, Threads};
 use crate::clock::{Times, seconds};
 use crate::data;
 use crate::machine::Machine;
+use crate::report::percent;
 
 /// What to generate.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -127,13 +128,13 @@ impl GenerationRun {
             let ([best, median], bound) = (run.tokens_per_s, run.bound());
             let _ = writeln!(
                 out,
-                "| {} | {} | {} | {} | {best:.1} ({median:.1}) | {:.0} % ({:.0} %) |",
+                "| {} | {} | {} | {} | {best:.1} ({median:.1}) | {} ({}) |",
                 run.model,
                 run.dtype,
                 run.plan.batch,
                 run.plan.prompt,
-                100.0 * best / bound[0],
-                100.0 * median / bound[1],
+                percent(best / bound[0]),
+                percent(median / bound[1]),
             );
         }
         out

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use crate::case::Kind;
-use crate::report::{Limit, Measurement, Roofline};
+use crate::report::{Limit, Measurement, Roofline, percent};
 
-/// Dtypes and peers that have a column.
-const COLUMNS: [&str; 6] = ["f32", "f16", "bf16", "bf16 x bf16", "gemm", "matrixmultiply"];
+/// Dtypes and peers that have a column; other dtypes, those of quantised weights, have a table of their own.
+const COLUMNS: [&str; 6] = ["f32", "f16", "bf16", "bf16xbf16", "gemm", "matrixmultiply"];
 
 /// `page` with what stands between `<!-- name:begin -->` and `<!-- name:end -->` replaced by `text`.
 ///
@@ -25,8 +25,7 @@ pub fn replace(page: &str, name: &str, text: &str) -> Result<String, String> {
 /// Machine, ceilings, the share of each kind, and every kernel of the fastest instruction set.
 pub fn roofline(run: &Roofline) -> String {
     let best = run.best_tier();
-    let rows: Vec<&Measurement> =
-        run.measurements.iter().filter(|m| m.tier == best || m.tier == "any").collect();
+    let rows = rows_of(run, best);
     let mut out = format!("{}.\n\n", run.machine.line());
     out += &ceilings(run);
     out += &shares(&rows);
@@ -35,8 +34,28 @@ pub fn roofline(run: &Roofline) -> String {
         "\n<details>\n<summary>Every kernel ({best}): GFLOP/s, or GB/s where bytes are the limit, and the share of \
          the limit; best of several rounds, in turns with the ceilings and the peers</summary>\n\n"
     );
-    out += &kernels(&rows);
+    let has_column = |m: &&Measurement| COLUMNS.contains(&&*m.dtype);
+    let (numbers, quantised): (Vec<_>, Vec<_>) = rows.iter().copied().partition(has_column);
+    out += &kernels(&numbers, &COLUMNS);
+    if !quantised.is_empty() {
+        let mut dtypes: Vec<&str> = Vec::new();
+        for m in &quantised {
+            if !dtypes.contains(&&*m.dtype) {
+                dtypes.push(&m.dtype);
+            }
+        }
+        let _ = write!(out, "\nQuantised weights:\n\n{}", kernels(&quantised, &dtypes));
+    }
     out + "\n</details>\n"
+}
+
+/// What was measured with the fastest instruction set, or is not compiled for each: one for each kernel, shape and dtype.
+fn rows_of<'a>(run: &'a Roofline, best: &str) -> Vec<&'a Measurement> {
+    let mut rows: Vec<&Measurement> = run.measurements.iter().filter(|m| m.tier == best).collect();
+    let name = |m: &'a Measurement| (&*m.kernel, &*m.shape, &*m.dtype);
+    let seen: std::collections::HashSet<_> = rows.iter().map(|&m| name(m)).collect();
+    rows.extend(run.measurements.iter().filter(|&m| m.tier == "any" && !seen.contains(&name(m))));
+    rows
 }
 
 fn ceilings(run: &Roofline) -> String {
@@ -52,6 +71,7 @@ fn ceilings(run: &Roofline) -> String {
         };
         line("read", level.read, level.read_one_core);
         line("copied", level.copy, level.copy_one_core);
+        line("two summed", level.sum, level.sum_one_core);
     }
     out
 }
@@ -64,17 +84,16 @@ fn shares(rows: &[&Measurement]) -> String {
         of_kind.sort_by(f64::total_cmp);
         if let Some(lowest) = of_kind.first() {
             let (n, median) = (of_kind.len(), of_kind[of_kind.len() / 2]);
-            let (lowest, median) = (100.0 * lowest, 100.0 * median);
-            let _ = writeln!(out, "| {} | {n} | {lowest:.0} % | {median:.0} % |", kind.name());
+            let _ = writeln!(out, "| {} | {n} | {} | {} |", kind.name(), percent(*lowest), percent(median));
         }
     }
     out
 }
 
 /// A line for each kernel and shape, a column for each dtype and peer.
-fn kernels(rows: &[&Measurement]) -> String {
+fn kernels(rows: &[&Measurement], columns: &[&str]) -> String {
     let mut out =
-        format!("| kernel | shape | {} |\n|---|---|{}\n", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len()));
+        format!("| kernel | shape | {} |\n|---|---|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
     let mut names: Vec<(&str, &str)> = rows.iter().map(|m| (&*m.kernel, &*m.shape)).collect();
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(*name));
@@ -82,7 +101,8 @@ fn kernels(rows: &[&Measurement]) -> String {
         let here: Vec<_> = rows.iter().filter(|m| (&*m.kernel, &*m.shape) == (kernel, shape)).collect();
         let ours = |dtype: &str| here.iter().find(|m| m.dtype == dtype).map(|m| cell(m));
         let peer = |name: &str| here.iter().find_map(|m| m.peer_gflops(name)).map(|g| format!("{g:.1}"));
-        let cells = COLUMNS.map(|column| ours(column).or_else(|| peer(column)).unwrap_or_default());
+        let cell_of = |column: &&str| ours(column).or_else(|| peer(column)).unwrap_or_default();
+        let cells: Vec<String> = columns.iter().map(cell_of).collect();
         let _ = writeln!(out, "| {kernel} | {shape} | {} |", cells.join(" | "));
     }
     out
@@ -93,7 +113,7 @@ fn cell(m: &Measurement) -> String {
         Limit::Arithmetic => format!("{:.1}", m.gflops()),
         Limit::Memory => format!("{:.1} GB/s", m.gb_per_s()),
     };
-    format!("{rate} ({:.0} %)", 100.0 * m.share.best)
+    format!("{rate} ({})", percent(m.share.best))
 }
 
 #[cfg(test)]
@@ -124,5 +144,24 @@ mod tests {
         ] {
             assert_eq!(page.matches(line).count(), 1, "{line}\n{page}");
         }
+    }
+
+    #[test]
+    fn what_is_counted_is_in_the_table() {
+        let mut run = example();
+        let mut add = |dtype: &str, tier: &str| {
+            let old = run.measurements[1].clone();
+            run.measurements.push(Measurement { dtype: dtype.into(), tier: tier.into(), ..old });
+        };
+        add("Q8_0", "avx2");
+        add("bf16xbf16", "avx2");
+        // there is one of the fastest instruction set
+        add("f32", "any");
+        add("f16", "any");
+        let page = roofline(&run);
+        assert!(page.contains("| matrix product | 4 | 90 % | 90 % |"), "{page}");
+        assert!(page.contains("| matmul | 820x768x768 | 100.0 (90 %) |\n"), "{page}");
+        let kernels = page.split("<details>").nth(1).expect("the table");
+        assert_eq!(kernels.matches("100.0 (90 %)").count(), 4, "{page}");
     }
 }

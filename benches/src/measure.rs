@@ -53,19 +53,21 @@ pub fn ceilings(settings: &Settings) -> Ceilings {
             let all: Vec<Bandwidth> =
                 (0..settings.rounds.max(CEILING_ROUNDS)).map(|_| streams.measure()).collect();
             let best = |of: fn(&Bandwidth) -> f64| all.iter().map(of).fold(0.0, f64::max) / 1e9;
-            (best(|b| b.read), best(|b| b.copy))
+            [best(|b| b.read), best(|b| b.copy), best(|b| b.sum)]
         };
-        let ((read, copy), (read_one_core, copy_one_core)) = (on(Threads::All), on(Threads::One));
-        Level { bytes, read, read_one_core, copy, copy_one_core }
+        let ([read, copy, sum], [read_one_core, copy_one_core, sum_one_core]) =
+            (on(Threads::All), on(Threads::One));
+        Level { bytes, read, read_one_core, copy, copy_one_core, sum, sum_one_core }
     };
     Ceilings { arithmetic: peaks.filter_map(peak).collect(), memory: level(FAR), cache: level(NEAR) }
 }
 
-/// Verifies the case on every instruction set, and the peers, and then measures them.
+/// Verifies the case on every instruction set, and the peers, and then measures them. `known` are the ceilings of the
+/// whole run: what was reached once is possible.
 ///
 /// # Errors
 /// A result is wrong: then nothing is timed.
-pub fn case(case: &Case, settings: &Settings) -> Result<Vec<Measurement>, String> {
+pub fn case(case: &Case, settings: &Settings, known: &Ceilings) -> Result<Vec<Measurement>, String> {
     let mut kernel = (case.make)();
     let wrong = |who: &str, why: String| format!("{} ({who}): {why}", case.name());
     let mut ours = Vec::new();
@@ -80,7 +82,7 @@ pub fn case(case: &Case, settings: &Settings) -> Result<Vec<Measurement>, String
         others.push((peer, Times::default()));
     }
     let rounds = Rounds::take(&mut *kernel, case.work, settings, (ours, others));
-    Ok(rounds.turns.iter().map(|turn| rounds.measurement(case, turn)).collect())
+    Ok(rounds.turns.iter().map(|turn| rounds.measurement(case, turn, known)).collect())
 }
 
 /// The instruction sets that a case is measured on: the last alone where the code is the same for all.
@@ -105,8 +107,7 @@ struct Rounds {
     turns: Vec<Turn>,
     peers: Vec<(&'static Peer, Times)>,
     work: Work,
-    read: Times,
-    copy: Times,
+    memory: [Times; 3],
 }
 
 impl Rounds {
@@ -117,15 +118,17 @@ impl Rounds {
         (turns, peers): (Vec<Turn>, Vec<(&'static Peer, Times)>),
     ) -> Rounds {
         let streams = Streams::new(work.bytes(), Threads::All);
-        let mut rounds = Rounds { turns, peers, work, read: Times::default(), copy: Times::default() };
+        let mut rounds = Rounds { turns, peers, work, memory: Default::default() };
         let start = Instant::now();
         for round in 0.. {
             if round >= settings.rounds && start.elapsed() >= settings.budget {
                 break;
             }
             let bandwidth = streams.measure();
-            rounds.read.push(bandwidth.read.recip());
-            rounds.copy.push(bandwidth.copy.recip());
+            for (times, rate) in rounds.memory.iter_mut().zip([bandwidth.read, bandwidth.copy, bandwidth.sum])
+            {
+                times.push(rate.recip());
+            }
             for Turn { isa, peak, seconds } in &mut rounds.turns {
                 // without an instruction of its own the arithmetic is done in f32
                 let operations = operations_per_second(*isa, work.arithmetic, Threads::All)
@@ -140,9 +143,9 @@ impl Rounds {
         rounds
     }
 
-    fn measurement(&self, case: &Case, turn: &Turn) -> Measurement {
-        let (best, limit) = self.possible(turn, Times::best);
-        let (median, _) = self.possible(turn, Times::median);
+    fn measurement(&self, case: &Case, turn: &Turn, known: &Ceilings) -> Measurement {
+        let (best, limit) = self.possible(turn, Times::best, Some(known));
+        let (median, _) = self.possible(turn, Times::median, None);
         let seconds = spread(&turn.seconds);
         Measurement {
             kernel: case.kernel.into(),
@@ -163,10 +166,22 @@ impl Rounds {
         }
     }
 
-    /// The time that the ceilings of these rounds allow, and which of them it is.
-    fn possible(&self, turn: &Turn, pick: fn(&Times) -> f64) -> (f64, Limit) {
-        let bandwidth = Bandwidth { read: pick(&self.read).recip(), copy: pick(&self.copy).recip() };
-        let arithmetic = self.work.flops * pick(&turn.peak);
+    /// The time that the ceilings of these rounds allow, or those of the whole run where they are higher; and which of
+    /// them it is.
+    fn possible(&self, turn: &Turn, pick: fn(&Times) -> f64, known: Option<&Ceilings>) -> (f64, Limit) {
+        let [read, copy, sum] = self.memory.each_ref().map(|times| pick(times).recip());
+        let (mut bandwidth, mut operation) = (Bandwidth { read, copy, sum }, pick(&turn.peak));
+        if let Some(known) = known {
+            bandwidth = bandwidth.max(known.bandwidth(self.work.bytes()));
+            let per_second =
+                |arithmetic: Arithmetic| known.operations_per_second(turn.isa.name(), arithmetic.name());
+            let peak = match per_second(self.work.arithmetic) {
+                0.0 => per_second(Arithmetic::F32),
+                peak => peak,
+            };
+            operation = operation.min(peak.recip());
+        }
+        let arithmetic = self.work.flops * operation;
         let memory = bandwidth.seconds(self.work.read, self.work.written);
         if arithmetic >= memory { (arithmetic, Limit::Arithmetic) } else { (memory, Limit::Memory) }
     }

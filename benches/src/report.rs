@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::case::Kind;
+use crate::ceilings::Bandwidth;
 use crate::machine::Machine;
 
 /// One run of `roofline`, or several put together.
@@ -53,6 +54,12 @@ pub struct Level {
     pub copy: f64,
     /// Copied, on one.
     pub copy_one_core: f64,
+    /// Two arrays read and a third written, on all threads; all bytes count.
+    #[serde(default)]
+    pub sum: f64,
+    /// The same on one.
+    #[serde(default)]
+    pub sum_one_core: f64,
 }
 
 /// The best and the median of several rounds.
@@ -112,6 +119,12 @@ pub struct PeerTime {
 }
 
 impl Measurement {
+    /// Whether both are of one kernel on one problem with one instruction set.
+    fn is_of_the_same(&self, other: &Measurement) -> bool {
+        [&self.kernel, &self.shape, &self.dtype, &self.tier]
+            == [&other.kernel, &other.shape, &other.dtype, &other.tier]
+    }
+
     /// Billions of operations per second, in the best round.
     pub fn gflops(&self) -> f64 {
         self.flops / self.seconds.best / 1e9
@@ -135,7 +148,8 @@ impl Measurement {
 }
 
 impl Roofline {
-    /// Several runs on one machine as one: the best ceilings of any of them. Shares stay as they were measured.
+    /// Several runs on one machine as one: the best ceilings of any of them, and each measurement once, as the last run
+    /// that has it took it. Shares stay as they were measured.
     ///
     /// # Errors
     /// There is none, or two machines.
@@ -147,7 +161,12 @@ impl Roofline {
                 return Err(format!("two machines: {} and {}", all.machine.line(), run.machine.line()));
             }
             all.ceilings.raise(&run.ceilings);
-            all.measurements.extend(run.measurements);
+            for new in run.measurements {
+                match all.measurements.iter_mut().find(|old| old.is_of_the_same(&new)) {
+                    Some(old) => *old = new,
+                    None => all.measurements.push(new),
+                }
+            }
         }
         Ok(all)
     }
@@ -158,7 +177,26 @@ impl Roofline {
     }
 }
 
+/// A share of a ceiling as tables write it. Above 100 % the ceiling was measured too low, and how much above means nothing.
+pub fn percent(share: f64) -> String {
+    let whole = (100.0 * share).round();
+    if whole > 100.0 { ">100 %".into() } else { format!("{whole:.0} %") }
+}
+
 impl Ceilings {
+    /// The most that is known of moving so many bytes on all threads: fewer bytes are nearer and move faster, so each level
+    /// of as many bytes or more is a lower bound. No bytes are further away than memory.
+    pub fn bandwidth(&self, bytes: usize) -> Bandwidth {
+        let memory = self.memory.bandwidth();
+        if bytes <= self.cache.bytes { memory.max(self.cache.bandwidth()) } else { memory }
+    }
+
+    /// Operations per second of an instruction set on all threads; 0 where it has no such instruction.
+    pub fn operations_per_second(&self, tier: &str, arithmetic: &str) -> f64 {
+        let same = |peak: &&Peak| (&*peak.tier, &*peak.arithmetic) == (tier, arithmetic);
+        self.arithmetic.iter().find(same).map_or(0.0, |peak| 1e9 * peak.gflops)
+    }
+
     /// Takes over what is higher in `other`, measured at another time.
     pub fn raise(&mut self, other: &Ceilings) {
         for new in &other.arithmetic {
@@ -183,6 +221,13 @@ impl Level {
         self.read_one_core = self.read_one_core.max(other.read_one_core);
         self.copy = self.copy.max(other.copy);
         self.copy_one_core = self.copy_one_core.max(other.copy_one_core);
+        self.sum = self.sum.max(other.sum);
+        self.sum_one_core = self.sum_one_core.max(other.sum_one_core);
+    }
+
+    /// On all threads, in bytes per second.
+    pub fn bandwidth(self) -> Bandwidth {
+        Bandwidth { read: 1e9 * self.read, copy: 1e9 * self.copy, sum: 1e9 * self.sum }
     }
 }
 
@@ -191,7 +236,15 @@ pub(crate) mod tests {
     use super::*;
 
     fn level(read: f64) -> Level {
-        Level { bytes: 1 << 20, read, read_one_core: read / 2.0, copy: read / 1.5, copy_one_core: read / 3.0 }
+        Level {
+            bytes: 1 << 20,
+            read,
+            read_one_core: read / 2.0,
+            copy: read / 1.5,
+            copy_one_core: read / 3.0,
+            sum: read / 1.2,
+            sum_one_core: read / 2.4,
+        }
     }
 
     fn measurement(kernel: &str, kind: Kind, tier: &str, seconds: f64) -> Measurement {
@@ -245,13 +298,32 @@ pub(crate) mod tests {
         other.ceilings.arithmetic.remove(0);
         other.ceilings.arithmetic[0].gflops = 170.0;
         other.ceilings.memory.read = 10.0;
+        other.measurements.remove(0);
+        other.measurements[0].seconds.best = 0.5;
+        other.measurements[1].shape = "another".into();
         let all = Roofline::merge(vec![example(), other.clone()]).unwrap();
-        assert_eq!(all.measurements.len(), 6);
+        // the second is measured again, and there is one more
+        let times: Vec<f64> = all.measurements.iter().map(|m| m.seconds.best).collect();
+        assert_eq!(times, [0.02, 0.5, 0.05, 0.05]);
         assert_eq!((all.best_tier(), all.ceilings.arithmetic.len()), ("avx2", 2));
         assert_eq!((all.ceilings.arithmetic[1].gflops, all.ceilings.memory.read), (170.0, 20.0));
         other.machine.cpu = "another".into();
         assert!(Roofline::merge(vec![example(), other]).is_err());
         assert!(Roofline::merge(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_share_above_the_ceiling_is_no_number() {
+        assert_eq!([0.0, 0.954, 1.004, 1.11].map(percent), ["0 %", "95 %", "100 %", ">100 %"]);
+    }
+
+    #[test]
+    fn ceilings_of_the_run() {
+        let ceilings = example().ceilings;
+        let read = |bytes| ceilings.bandwidth(bytes).read;
+        assert_eq!((read(1 << 20), read((1 << 20) + 1)), (80e9, 20e9));
+        assert_eq!(ceilings.operations_per_second("avx2", "f32"), 150e9);
+        assert_eq!(ceilings.operations_per_second("avx2", "bf16"), 0.0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::machine::Machine;
-use crate::report::{Ceilings, Level, Limit, Measurement};
+use crate::report::{Ceilings, Level, Limit, Measurement, percent};
 
 /// Machine and ceilings.
 pub fn head(machine: &Machine, ceilings: &Ceilings) -> String {
@@ -21,11 +21,13 @@ pub fn head(machine: &Machine, ceilings: &Ceilings) -> String {
 
 fn level_line(level: Level) -> String {
     format!(
-        "{:7.1} GB/s read, {:.1} copied (one core {:.1}, {:.1}) over {:.0} MB",
+        "{:7.1} GB/s read, {:.1} copied, {:.1} summed (one core {:.1}, {:.1}, {:.1}) over {:.0} MB",
         level.read,
         level.copy,
+        level.sum,
         level.read_one_core,
         level.copy_one_core,
+        level.sum_one_core,
         level.bytes as f64 / 1e6
     )
 }
@@ -33,7 +35,7 @@ fn level_line(level: Level) -> String {
 /// The names of the columns, with those of the peers.
 pub fn columns<'a>(peers: impl IntoIterator<Item = &'a str>) -> String {
     let mut out = format!(
-        "{:<25} {:<26} {:<5} {:<9} {:>10} {:>10} {:>8} {:>8} {:>7} {:>7}  {:<6}",
+        "{:<25} {:<28} {:<9} {:<10} {:>10} {:>10} {:>8} {:>8} {:>7} {:>7}  {:<6}",
         "kernel",
         "shape",
         "dtype",
@@ -56,7 +58,7 @@ pub fn columns<'a>(peers: impl IntoIterator<Item = &'a str>) -> String {
 pub fn row(m: &Measurement) -> String {
     let limit = if m.limit == Limit::Memory { "bytes" } else { "flops" };
     let mut out = format!(
-        "{:<25} {:<26} {:<5} {:<9} {:>10.3} {:>10.3} {:>8.1} {:>8.1} {:>5.0} % {:>5.0} %  {limit:<6}",
+        "{:<25} {:<28} {:<9} {:<10} {:>10.3} {:>10.3} {:>8.1} {:>8.1} {:>7} {:>7}  {limit:<6}",
         m.kernel,
         m.shape,
         m.dtype,
@@ -65,8 +67,8 @@ pub fn row(m: &Measurement) -> String {
         1e3 * m.seconds.median,
         m.gflops(),
         m.gb_per_s(),
-        100.0 * m.share.best,
-        100.0 * m.share.median,
+        percent(m.share.best),
+        percent(m.share.median),
     );
     for peer in &m.peers {
         let _ = write!(out, " {:>15.1}", m.flops / peer.seconds.best / 1e9);

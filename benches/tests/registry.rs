@@ -50,6 +50,20 @@ fn what_is_not_computed_is_noticed() {
     }
 }
 
+/// What computes in place starts from numbers that are not those of the result.
+#[test]
+fn nothing_done_in_place_is_noticed() {
+    for filter in ["adamw 20x", "adafactor 20x", "sgd 20x", "accumulate 820x"] {
+        let found = cases::matching(filter);
+        assert!(!found.is_empty(), "{filter}");
+        for case in found {
+            let mut kernel = (case.make)();
+            verify(&mut *kernel, |kernel| kernel.run(Isa::best())).expect("right");
+            assert!(verify(&mut *kernel, |_| ()).is_err(), "{}", case.name());
+        }
+    }
+}
+
 #[test]
 fn filters_take_parts_of_names_and_whole_dtypes() {
     assert_eq!(cases::matching("").len(), cases::all().len());
@@ -58,6 +72,14 @@ fn filters_take_parts_of_names_and_whole_dtypes() {
         found.iter().map(|case| case.name()).collect::<Vec<_>>(),
         ["matmul forward [in,out] 8x768x50257 f16"]
     );
+    let rounded = cases::matching("matmul forward 820x768x768 bf16xbf16");
+    let names: Vec<_> = rounded.iter().map(|case| case.name()).collect();
+    assert_eq!(
+        names,
+        ["[out,in]", "[in,out]"].map(|layout| format!("matmul forward {layout} 820x768x768 bf16xbf16"))
+    );
+    // one word each, or no filter could name it
+    assert!(cases::all().iter().all(|case| !case.dtype.contains(' ')));
 }
 
 #[test]

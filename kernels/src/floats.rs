@@ -1,5 +1,7 @@
 //! Memory that a thread keeps for its next task.
 
+use std::{cell::RefCell, thread::LocalKey};
+
 /// Numbers of a cache line.
 const LINE: usize = 16;
 
@@ -23,4 +25,16 @@ impl Floats {
             &mut piece[..length]
         })
     }
+}
+
+/// Pieces of the memory of this thread. It is taken out meanwhile: a thread that waits for others may be given another
+/// product to compute.
+pub(crate) fn with_scratch<const N: usize>(
+    kept: &'static LocalKey<RefCell<Floats>>,
+    lengths: [usize; N],
+    work: impl FnOnce([&mut [f32]; N]),
+) {
+    let mut floats = kept.take();
+    work(floats.pieces(lengths));
+    kept.set(floats);
 }

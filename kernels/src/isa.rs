@@ -32,12 +32,16 @@ pub enum Isa {
 
 impl Isa {
     /// The fastest instruction set of this CPU, or the one named by `KERNELS_FORCE_ISA` (`portable`, `avx2`,
-    /// `avx512`, `avx512bf16`, `neon`) if the CPU has it. Asked once per process.
+    /// `avx512`, `avx512bf16`, `neon`). Asked once per process.
+    ///
+    /// # Panics
+    /// `KERNELS_FORCE_ISA` names an instruction set that this CPU lacks: whoever forces one wants to know what it does, and
+    /// would be told what another one does. Programs ask [`Isa::forced`] first.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
             let best = || *Isa::available().last().expect("the portable tier is always there");
-            Isa::forced().ok().flatten().unwrap_or_else(best)
+            Isa::forced().unwrap_or_else(|why| panic!("{why}")).unwrap_or_else(best)
         })
     }
 

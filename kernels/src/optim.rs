@@ -31,7 +31,15 @@ pub struct AdamW {
 /// ```
 ///
 /// Panics when the lengths differ or `step` is 0.
-pub fn adamw(settings: AdamW, step: u64, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
+pub fn adamw(
+    isa: Isa,
+    settings: AdamW,
+    step: u64,
+    param: &mut [f32],
+    grad: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+) {
     let n = param.len();
     assert_eq!((grad.len(), m.len(), v.len()), (n, n, n), "grad, m and v");
     assert!(step > 0, "steps count from 1");
@@ -41,7 +49,7 @@ pub fn adamw(settings: AdamW, step: u64, param: &mut [f32], grad: &[f32], m: &mu
     let root_correction2 = correction(beta2).sqrt() as f32;
     let keep = (1.0 - f64::from(lr) * f64::from(weight_decay)) as f32;
     let f = AdamWStep { keep, beta1, beta2, step_size, root_correction2, eps };
-    run_map(Isa::best(), f, [grad], [param, m, v]);
+    run_map(isa, f, [grad], [param, m, v]);
 }
 
 #[derive(Clone, Copy)]
@@ -99,7 +107,14 @@ pub struct FactoredMoments<'a> {
 ///
 /// The paper keeps sums where this keeps means; the factors cancel. Panics when the lengths do not fit together or
 /// `step` is 0.
-pub fn adafactor(settings: Adafactor, step: u64, param: &mut [f32], grad: &[f32], moments: FactoredMoments) {
+pub fn adafactor(
+    isa: Isa,
+    settings: Adafactor,
+    step: u64,
+    param: &mut [f32],
+    grad: &[f32],
+    moments: FactoredMoments,
+) {
     let FactoredMoments { row, col } = moments;
     let n = param.len();
     assert_eq!((grad.len(), row.len() * col.len()), (n, n), "grad, and rows times columns");
@@ -109,7 +124,7 @@ pub fn adafactor(settings: Adafactor, step: u64, param: &mut [f32], grad: &[f32]
     }
     let Adafactor { lr, clip_threshold, weight_decay, .. } = settings;
     let cols = col.len();
-    update_factors(settings, step, grad, row, col);
+    update_factors(isa, settings, step, grad, row, col);
     let mean_row = row.iter().map(|&r| f64::from(r)).sum::<f64>() / row.len() as f64;
     let col_factor: Vec<f32> = col.iter().map(|&c| f64::from(c).powf(-0.5) as f32).collect();
     let row_factor: Vec<f32> = row.iter().map(|&r| (f64::from(r) / mean_row).powf(-0.5) as f32).collect();
@@ -117,13 +132,13 @@ pub fn adafactor(settings: Adafactor, step: u64, param: &mut [f32], grad: &[f32]
     let blocks = || grad.chunks(at_once * cols).zip(row_factor.chunks(at_once));
     let mut squares = vec![0f64; blocks().count()];
     let tasks = blocks().zip(&mut squares);
-    run_all(Isa::best(), tasks.map(|((grad, row), sum)| SquaredUpdate { grad, row, col: &col_factor, sum }));
+    run_all(isa, tasks.map(|((grad, row), sum)| SquaredUpdate { grad, row, col: &col_factor, sum }));
     let rms = (squares.iter().sum::<f64>() / n as f64).sqrt();
     let step_size = (f64::from(lr) / (rms / f64::from(clip_threshold)).max(1.0)) as f32;
     let keep = (1.0 - f64::from(lr) * f64::from(weight_decay)) as f32;
     let tasks = blocks().zip(param.chunks_mut(at_once * cols));
     run_all(
-        Isa::best(),
+        isa,
         tasks.map(|((grad, row), param)| Update { grad, row, col: &col_factor, step_size, keep, param }),
     );
 }
@@ -200,7 +215,7 @@ impl Step<2, 1> for Moved {
 }
 
 /// Moves the factored second moment towards the squares of `grad`.
-fn update_factors(settings: Adafactor, step: u64, grad: &[f32], row: &mut [f32], col: &mut [f32]) {
+fn update_factors(isa: Isa, settings: Adafactor, step: u64, grad: &[f32], row: &mut [f32], col: &mut [f32]) {
     let (rows, cols) = (row.len(), col.len());
     let rho = 1.0 - (step as f64).powf(-f64::from(settings.decay));
     let mix = |old: f32, new: f64| (rho * f64::from(old) + (1.0 - rho) * new) as f32;
@@ -209,7 +224,7 @@ fn update_factors(settings: Adafactor, step: u64, grad: &[f32], row: &mut [f32],
     let mut col_sums = vec![0f32; rows.div_ceil(at_once) * cols];
     let tasks = grad.chunks(at_once * cols).zip(row_sums.chunks_mut(at_once)).zip(col_sums.chunks_mut(cols));
     let eps = settings.eps;
-    run_all(Isa::best(), tasks.map(|((grad, row), col)| SumSquares { grad, eps, row, col }));
+    run_all(isa, tasks.map(|((grad, row), col)| SumSquares { grad, eps, row, col }));
     for (r, sum) in row.iter_mut().zip(row_sums) {
         *r = mix(*r, f64::from(sum) / cols as f64);
     }
@@ -271,15 +286,15 @@ pub struct Sgd {
 /// ```
 ///
 /// Panics when the lengths differ; without momentum `velocity` may be empty.
-pub fn sgd(settings: Sgd, param: &mut [f32], grad: &[f32], velocity: &mut [f32]) {
+pub fn sgd(isa: Isa, settings: Sgd, param: &mut [f32], grad: &[f32], velocity: &mut [f32]) {
     let Sgd { lr, momentum, weight_decay } = settings;
     assert_eq!(grad.len(), param.len(), "grad");
     let f = SgdStep { lr, momentum, weight_decay };
     if momentum == 0.0 {
-        return run_map(Isa::best(), f, [grad], [param]);
+        return run_map(isa, f, [grad], [param]);
     }
     assert_eq!(velocity.len(), param.len(), "velocity");
-    run_map(Isa::best(), f, [grad], [param, velocity]);
+    run_map(isa, f, [grad], [param, velocity]);
 }
 
 #[derive(Clone, Copy)]

@@ -6,7 +6,8 @@
 //! debug assertions it is filled with NaN, and a kernel that forgets a number is found by every test.
 //!
 //! Batches differ in their number of tokens. A buffer may therefore serve a request of as little as half its size: once
-//! the largest batch was seen, no other asks for memory. The pool never holds more than was in use at one time: before
+//! the largest batch was seen, one of about its size asks for nothing, or for little where what is free does not fit it. A
+//! much smaller one, such as the last of an epoch, has to ask for buffers of its own. The pool never holds more than was in use at one time: before
 //! new memory is asked for beyond the largest amount ever in use, free buffers that do not fit are given back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

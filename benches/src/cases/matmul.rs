@@ -14,7 +14,7 @@ use crate::data::{self, Dtype, Numbers};
 use crate::peers::Product;
 
 /// `(rows, n_in, n_out)` of the linear layers of a GPT-2 training step of about 820 tokens, and two squares.
-const STEP: [(usize, usize, usize); 6] = [
+pub(super) const STEP: [(usize, usize, usize); 6] = [
     (820, 768, 2304),
     (820, 768, 768),
     (820, 768, 3072),
@@ -89,7 +89,7 @@ fn case(p: Problem) -> Case {
         },
         kind: p.kind,
         shape: format!("{rows}x{n_in}x{n_out}"),
-        dtype: if p.precision == Precision::Bf16 { "bf16 x bf16" } else { p.stored.name() },
+        dtype: if p.precision == Precision::Bf16 { "bf16xbf16" } else { p.stored.name() },
         tiers: true,
         work: Work {
             arithmetic: if p.precision == Precision::Bf16 { Arithmetic::Bf16 } else { Arithmetic::F32 },

@@ -5,15 +5,18 @@ mod activation;
 mod attention;
 mod cross_entropy;
 mod elementwise;
+mod embedding;
 mod layer_norm;
 mod matmul;
 mod optim;
 mod rms_norm;
 mod rope;
+mod weight_gradient;
 
 use kernels::testing::{Tolerance, close};
 
 use crate::case::Case;
+use crate::data;
 
 /// Width of GPT-2 small.
 const WIDTH: usize = 768;
@@ -22,10 +25,42 @@ const VOCAB: usize = 50257;
 /// Rows of a training step, which fit the caches of many machines, and rows that fit none.
 const ROWS: [usize; 2] = [820, 16384];
 
+/// What is computed of a norm.
+#[derive(Clone, Copy, PartialEq)]
+enum Norm {
+    Forward,
+    /// The gradient of the input.
+    Backward,
+    /// The same, added to what is there.
+    Accumulate,
+    /// The gradients of weight and bias.
+    Parameters,
+}
+
+impl Norm {
+    const ALL: [Norm; 4] = [Norm::Forward, Norm::Backward, Norm::Accumulate, Norm::Parameters];
+
+    /// What is there before: `n` numbers that [`Norm::Accumulate`] adds to, none for the others.
+    fn before(self, n: usize) -> Vec<f32> {
+        data::normals(8, if self == Norm::Accumulate { n } else { 0 }, 1.0)
+    }
+}
+
+/// Row `row` of what was there before, if anything was, and `d_x`.
+fn added(before: &[f32], row: usize, d_x: Vec<f64>) -> Vec<f64> {
+    match before {
+        [] => d_x,
+        _ => {
+            d_x.iter().zip(rows_of(before, WIDTH, &[row])).map(|(d, before)| d + f64::from(before)).collect()
+        }
+    }
+}
+
 /// All cases, in the order of tables.
 pub fn all() -> Vec<Case> {
     [
         matmul::cases(),
+        weight_gradient::cases(),
         attention::cases(),
         layer_norm::cases(),
         rms_norm::cases(),
@@ -33,6 +68,7 @@ pub fn all() -> Vec<Case> {
         cross_entropy::cases(),
         rope::cases(),
         elementwise::cases(),
+        embedding::cases(),
         optim::cases(),
     ]
     .into_iter()

@@ -44,18 +44,26 @@ fn case(which: Which, rows: usize) -> Case {
         kind: Kind::Optimizer,
         shape: format!("{rows}x{WIDTH}"),
         dtype: "f32",
-        tiers: false,
+        tiers: true,
         work,
         make: Box::new(move || Box::new(Optimizer::new(which, rows))),
     }
 }
 
+/// What a step reads and writes in place: the parameter, and what the optimizer keeps.
+#[derive(Clone)]
+struct State {
+    param: Vec<f32>,
+    moments: [Vec<f32>; 2],
+}
+
 /// A parameter and what one step needs.
 struct Optimizer {
     which: Which,
-    param: Vec<f32>,
     grad: Vec<f32>,
-    moments: [Vec<f32>; 2],
+    /// Before the step that is checked.
+    before: State,
+    state: State,
 }
 
 impl Optimizer {
@@ -68,29 +76,14 @@ impl Optimizer {
         };
         // second moments are positive; the first may be
         let moment = |n: usize| data::normals(5, n, 0.1).iter().map(|x| x.abs() + 0.01).collect();
-        Optimizer {
-            which,
-            param: data::normals(1, n, 1.0),
-            grad: data::normals(2, n, 0.1),
-            moments: sizes.map(moment),
-        }
-    }
-
-    fn step(&mut self) {
-        let Optimizer { param, grad, moments: [a, b], .. } = self;
-        match self.which {
-            Which::AdamW => optim::adamw(ADAMW, STEP, param, grad, a, b),
-            Which::Adafactor => {
-                optim::adafactor(ADAFACTOR, STEP, param, grad, FactoredMoments { row: a, col: b })
-            }
-            Which::Sgd => optim::sgd(SGD, param, grad, a),
-        }
+        let state = State { param: data::normals(1, n, 1.0), moments: sizes.map(moment) };
+        Optimizer { which, grad: data::normals(2, n, 0.1), before: state.clone(), state }
     }
 
     /// The parameter after one step, by the formulas of [`kernels::optim`].
     fn expected(&self) -> Vec<f64> {
-        let [p, g, a, b] =
-            [&self.param, &self.grad, &self.moments[0], &self.moments[1]].map(|x| data::wide(x));
+        let State { param, moments: [a, b] } = &self.before;
+        let [p, g, a, b] = [param, &self.grad, a, b].map(|x| data::wide(x));
         match self.which {
             Which::AdamW => {
                 let [lr, beta1, beta2, wd] =
@@ -133,19 +126,24 @@ fn adafactor(p: &[f64], g: &[f64], row: &[f64], col: &[f64]) -> Vec<f64> {
 }
 
 impl Kernel for Optimizer {
-    fn run(&mut self, _: Isa) {
-        self.step();
+    fn run(&mut self, isa: Isa) {
+        let State { param, moments: [a, b] } = &mut self.state;
+        match self.which {
+            Which::AdamW => optim::adamw(isa, ADAMW, STEP, param, &self.grad, a, b),
+            Which::Adafactor => {
+                optim::adafactor(isa, ADAFACTOR, STEP, param, &self.grad, FactoredMoments { row: a, col: b })
+            }
+            Which::Sgd => optim::sgd(isa, SGD, param, &self.grad, a),
+        }
     }
 
-    /// It computes in place: what it writes is also what it reads.
+    /// It computes in place: what it writes is also what it reads. So it starts again from the same state.
     fn outputs(&mut self) -> Vec<&mut [f32]> {
+        self.state.clone_from(&self.before);
         Vec::new()
     }
 
     fn check(&self) -> Result<(), String> {
-        let mut fresh = Optimizer::new(self.which, self.param.len() / WIDTH);
-        let expected = fresh.expected();
-        fresh.step();
-        compare("parameter", &fresh.param, &expected, 1e-6)
+        compare("parameter", &self.state.param, &self.expected(), 1e-6)
     }
 }

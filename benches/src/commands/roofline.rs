@@ -53,7 +53,8 @@ pub(crate) fn run(args: Args) -> Result<(), String> {
     }
     let mut run = Roofline { machine, ceilings, measurements: Vec::new() };
     for case in &cases {
-        for measurement in measure::case(case, &settings)? {
+        let measured = measure::case(case, &settings, &run.ceilings)?;
+        for measurement in measured {
             if !args.json {
                 say(&table::row(&measurement))?;
             }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::report::percent;
 
 /// What one step did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,11 +102,11 @@ impl StepRun {
         let _ = writeln!(out, "{:>9.2} examples/s (median {:.2})", examples[0], examples[1]);
         let _ = writeln!(
             out,
-            "{:>9.1} GFLOP/s (median {:.1}): {:.0} % of the peak (median {:.0} %)",
+            "{:>9.1} GFLOP/s (median {:.1}): {} of the peak (median {})",
             gflops[0],
             gflops[1],
-            100.0 * share[0],
-            100.0 * share[1]
+            percent(share[0]),
+            percent(share[1])
         );
         let _ = write!(out, "{:>12} at most in memory, mapped weights included", self.memory());
         out
@@ -120,15 +121,15 @@ impl StepRun {
             let (examples, gflops, share) = (run.examples_per_s(), run.gflops(), run.share());
             let _ = writeln!(
                 out,
-                "| {} | {} | {} | {:.2} ({:.2}) | {:.1} | {:.0} % ({:.0} %) | {} |",
+                "| {} | {} | {} | {:.2} ({:.2}) | {:.1} | {} ({}) | {} |",
                 run.model,
                 run.prompt,
                 run.batch,
                 examples[0],
                 examples[1],
                 gflops[0],
-                100.0 * share[0],
-                100.0 * share[1],
+                percent(share[0]),
+                percent(share[1]),
                 run.memory()
             );
         }

@@ -6,11 +6,11 @@ use rayon::prelude::*;
 
 use super::{
     Gradients, Heads, Inputs, Rows, RowsMut, Upstream,
-    pack::{Column, copy, padded, transpose},
-    product::{Left, Sink, multiply_all},
+    pack::{Column, all_finite, copy, padded, transpose},
+    product::{Left, Sink, multiply_all, multiply_visible},
     scores::{Finish, Meeting, Panel, PerPanel, fill_bias, panel_product, panels},
     scratch::{Scratch, with_scratch},
-    visible::{Bounds, Island, KEYS, TILE, View},
+    visible::{Bounds, Island, KEYS, TILE},
 };
 use crate::{
     Isa,
@@ -115,6 +115,13 @@ struct Queries<'s> {
     delta: &'s mut [f32],
 }
 
+/// A meeting, and whether every factor of its products is finite.
+#[derive(Clone, Copy)]
+struct Checked<'a> {
+    meeting: Meeting<'a>,
+    finite: bool,
+}
+
 impl Task<'_, '_, '_> {
     #[inline(always)]
     fn kv_head<S: Simd>(&mut self, s: S, tiles: &[Range<usize>], kv_head: usize) {
@@ -129,8 +136,10 @@ impl Task<'_, '_, '_> {
         let queries = Queries { q, q_transposed, d_out, d_out_transposed, lse, delta };
         let mut buffers = Buffers { queries, d_q, k, v, p, d_s };
         let which = || heads.sharing(kv_head).flat_map(|head| tiles.iter().map(move |tile| (head, tile)));
+        let mut finite_queries = true;
         for (i, (head, tile)) in which().enumerate() {
             buffers.queries.fill(s, i, tile, (self.inputs, self.upstream, head));
+            finite_queries &= buffers.queries.are_finite(s, i, tile.len());
         }
         buffers.d_q.fill(0.0);
         let column = Column::of(kv_head, head_dim);
@@ -139,13 +148,15 @@ impl Task<'_, '_, '_> {
             let of_block = &keys[block.keys.clone()];
             column.pack(s, 1.0, self.inputs.k, of_block.iter().map(|&j| j as usize), buffers.k);
             column.pack(s, 1.0, self.inputs.v, of_block.iter().map(|&j| j as usize), buffers.v);
+            let finite_rows = finite_queries && all_finite(s, &buffers.k[..of_block.len() * stride]);
             for (i, (head, tile)) in which().enumerate() {
                 let view = &views[b * tiles.len() + i % tiles.len()];
                 let meeting = Meeting { tile, block, view };
                 let biased = fill_bias(self.inputs, head, meeting, keys, buffers.p);
-                buffers.probabilities(s, i, Finish { meeting, biased }, head_dim);
+                let finite_scores = buffers.probabilities(s, i, Finish { meeting, biased }, head_dim);
+                let finite = finite_rows && finite_scores;
                 let to = Place { keys: of_block, first_key: self.island.keys.start, columns: at.clone() };
-                buffers.add_gradients(s, i, meeting, (&mut self.grads, &to));
+                buffers.add_gradients(s, i, Checked { meeting, finite }, (&mut self.grads, &to));
             }
         }
         for (i, (head, tile)) in which().enumerate() {
@@ -187,32 +198,43 @@ impl Queries<'_> {
             self.lse[i * TILE + r] = if lse == f32::NEG_INFINITY { 0.0 } else { lse * LOG2_E };
             self.delta[i * TILE + r] = dot(s, column.row(out, query), column.row(d_out, query));
         }
+        // lanes without a query are computed as well, and shall not look like numbers that are not finite
+        for x in [&mut *self.lse, &mut *self.delta] {
+            x[i * TILE + tile.len()..(i + 1) * TILE].fill(0.0);
+        }
+    }
+
+    /// Whether the rows of a tile of so many queries, which is the `i`-th, are.
+    #[inline(always)]
+    fn are_finite<S: Simd>(&self, s: S, i: usize, n: usize) -> bool {
+        let stride = self.q.len() / self.lse.len();
+        let rows = i * TILE * stride..(i * TILE + n) * stride;
+        all_finite(s, &self.q[rows.clone()]) && all_finite(s, &self.d_out[rows])
     }
 }
 
 impl Buffers<'_> {
-    /// `p` and `d_s` of one tile.
+    /// `p` and `d_s` of one tile. Whether both are finite, also where a query does not see a key.
     #[inline(always)]
-    fn probabilities<S: Simd>(&mut self, s: S, i: usize, finish: Finish, head_dim: usize) {
+    fn probabilities<S: Simd>(&mut self, s: S, i: usize, finish: Finish, head_dim: usize) -> bool {
         let stride = padded(head_dim);
         let columns = i * TILE * head_dim..(i + 1) * TILE * head_dim;
         let lanes = i * TILE..(i + 1) * TILE;
-        panels(
-            s,
-            finish.meeting,
-            &mut SoftmaxBackward {
-                finish,
-                k: Rows { data: self.k, stride },
-                v: Rows { data: self.v, stride },
-                q: &self.queries.q_transposed[columns.clone()],
-                d_out: &self.queries.d_out_transposed[columns],
-                head_dim,
-                lse: &self.queries.lse[lanes.clone()],
-                delta: &self.queries.delta[lanes],
-                p: self.p,
-                d_s: self.d_s,
-            },
-        );
+        let mut softmax = SoftmaxBackward {
+            finish,
+            k: Rows { data: self.k, stride },
+            v: Rows { data: self.v, stride },
+            q: &self.queries.q_transposed[columns.clone()],
+            d_out: &self.queries.d_out_transposed[columns],
+            head_dim,
+            lse: &self.queries.lse[lanes.clone()],
+            delta: &self.queries.delta[lanes],
+            p: self.p,
+            d_s: self.d_s,
+            finite: true,
+        };
+        panels(s, finish.meeting, &mut softmax);
+        softmax.finite
     }
 
     /// `d_v += pᵀ d_out`, `d_k += d_sᵀ (scale q)`, `d_q / scale += d_s k`
@@ -221,9 +243,10 @@ impl Buffers<'_> {
         &mut self,
         s: S,
         i: usize,
-        meeting: Meeting,
+        checked: Checked,
         (grads, place): (&mut Gradients, &Place),
     ) {
+        let Checked { meeting, .. } = checked;
         let stride = self.k.len() / KEYS;
         let rows = |data| Rows { data, stride };
         let tile = |data| Rows { data, stride: TILE };
@@ -232,12 +255,23 @@ impl Buffers<'_> {
         let size = [meeting.block.keys.len(), stride];
         let d_out = rows(&self.queries.d_out[rows_of_tile.clone()]);
         let mut d_v = OfKeys { meeting, place, grad: &mut grads.d_v };
-        multiply_all(s, Left::Plain(p), d_out, size, &mut d_v);
+        checked.multiply(s, Left::Plain(p), d_out, size, &mut d_v);
         let q = rows(&self.queries.q[rows_of_tile.clone()]);
         let mut d_k = OfKeys { meeting, place, grad: &mut grads.d_k };
-        multiply_all(s, Left::Plain(d_s), q, size, &mut d_k);
-        let mut d_q = OfQueries { view: meeting.view, grad: &mut self.d_q[rows_of_tile], stride };
-        multiply_all(s, Left::Transposed(d_s), rows(self.k), [meeting.tile.len(), stride], &mut d_q);
+        checked.multiply(s, Left::Plain(d_s), q, size, &mut d_k);
+        let mut d_q = OfQueries { meeting, grad: &mut self.d_q[rows_of_tile], stride };
+        checked.multiply(s, Left::Transposed(d_s), rows(self.k), [meeting.tile.len(), stride], &mut d_q);
+    }
+}
+
+impl Checked<'_> {
+    /// `a · b`
+    #[inline(always)]
+    fn multiply<S: Simd>(self, s: S, a: Left, b: Rows, size: [usize; 2], sink: &mut impl Sink) {
+        match self.finite {
+            true => multiply_all(s, a, b, size, sink),
+            false => multiply_visible(s, a, b, size, sink),
+        }
     }
 }
 
@@ -263,6 +297,11 @@ impl Sink for OfKeys<'_, '_> {
     }
 
     #[inline(always)]
+    fn meets(&self, key: usize, query: usize) -> bool {
+        self.meeting.block.seen(self.meeting.tile.start + query, key)
+    }
+
+    #[inline(always)]
     fn take<S: Simd>(&mut self, s: S, j: usize, d: usize, sum: S::V) {
         let Place { keys, first_key, columns } = self.place;
         let grad = &mut self.grad.row(keys[j] as usize - first_key)[columns.clone()];
@@ -275,7 +314,7 @@ impl Sink for OfKeys<'_, '_> {
 
 /// `grad += a b` for the queries of a tile.
 struct OfQueries<'a> {
-    view: &'a View,
+    meeting: Meeting<'a>,
     grad: &'a mut [f32],
     stride: usize,
 }
@@ -283,7 +322,12 @@ struct OfQueries<'a> {
 impl Sink for OfQueries<'_> {
     #[inline(always)]
     fn depth(&self, queries: Range<usize>) -> Range<usize> {
-        self.view.keys_of(queries)
+        self.meeting.view.keys_of(queries)
+    }
+
+    #[inline(always)]
+    fn meets(&self, query: usize, key: usize) -> bool {
+        self.meeting.block.seen(self.meeting.tile.start + query, key)
     }
 
     #[inline(always)]
@@ -316,6 +360,8 @@ struct SoftmaxBackward<'a> {
     p: &'a mut [f32],
     /// `d_s = p (d_p - delta)`
     d_s: &'a mut [f32],
+    /// Whether all `d_s` so far are.
+    finite: bool,
 }
 
 impl PerPanel for SoftmaxBackward<'_> {
@@ -329,14 +375,19 @@ impl PerPanel for SoftmaxBackward<'_> {
             let lane = panel.lane + v * S::LANES;
             let (lse, delta) = (s.load(&self.lse[lane..]), s.load(&self.delta[lane..]));
             let rows = panel.keys.start * TILE..panel.keys.end * TILE;
+            // 0 times a finite number is 0
+            let mut zero = s.splat(0.0);
             let p = self.p[rows.clone()].chunks_exact_mut(TILE);
             for (p, d_s) in p.zip(self.d_s[rows].chunks_exact_mut(TILE)) {
                 let (p, d_s) = (&mut p[lane..], &mut d_s[lane..]);
                 let probability = math::exp2(s, s.sub(s.load(p), lse));
                 let centered = s.sub(s.load(d_s), delta);
+                let gradient = s.mul(probability, centered);
+                zero = s.mul_add(gradient, s.splat(0.0), zero);
                 s.store(probability, p);
-                s.store(s.mul(probability, centered), d_s);
+                s.store(gradient, d_s);
             }
+            self.finite &= s.sum(zero) == 0.0;
         }
     }
 }

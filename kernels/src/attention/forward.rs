@@ -9,11 +9,11 @@ use rayon::prelude::*;
 
 use super::{
     Heads, Inputs, Rows, RowsMut,
-    pack::{Column, copy, padded, transpose},
-    product::{Left, Sink, multiply_all},
+    pack::{Column, all_finite, copy, padded, transpose},
+    product::{Left, Sink, multiply_all, multiply_visible},
     scores::{Finish, Meeting, Panel, PerPanel, Running, fill_bias, panel_product, panels},
     scratch::{Scratch, with_scratch},
-    visible::{Bounds, KEYS, TILE, View},
+    visible::{Bounds, KEYS, TILE},
 };
 use crate::{
     Isa,
@@ -119,11 +119,12 @@ impl Task<'_, '_, '_> {
             let rows = || keys[block.keys.clone()].iter().map(|&j| j as usize);
             column.pack(s, 1.0, self.inputs.k, rows(), buffers.k);
             column.pack(s, 1.0, self.inputs.v, rows(), buffers.v);
+            let finite = all_finite(s, &buffers.v[..block.keys.len() * stride]);
             for (i, (head, tile)) in which().enumerate() {
                 let view = &views[b * tiles.len() + i % tiles.len()];
                 let meeting = Meeting { tile, block, view };
                 let biased = fill_bias(self.inputs, head, meeting, keys, buffers.scores);
-                buffers.visit(s, i, Finish { meeting, biased }, head_dim);
+                buffers.visit(s, i, (Finish { meeting, biased }, finite), head_dim);
             }
         }
         for (i, (head, tile)) in which().enumerate() {
@@ -134,9 +135,10 @@ impl Task<'_, '_, '_> {
 }
 
 impl Buffers<'_> {
-    /// Adds what the keys of the block contribute to the queries of the tile, which is the `i`-th.
+    /// Adds what the keys of the block contribute to the queries of the tile, which is the `i`-th. `finite` says whether
+    /// the values of the block are.
     #[inline(always)]
-    fn visit<S: Simd>(&mut self, s: S, i: usize, finish: Finish, head_dim: usize) {
+    fn visit<S: Simd>(&mut self, s: S, i: usize, (finish, finite): (Finish, bool), head_dim: usize) {
         let meeting = finish.meeting;
         let (lanes, stride) = (i * TILE..(i + 1) * TILE, padded(head_dim));
         let running =
@@ -147,8 +149,12 @@ impl Buffers<'_> {
         let a = Left::Transposed(Rows { data: self.scores, stride: TILE });
         let out = &mut self.out[i * TILE * stride..][..TILE * stride];
         let v = Rows { data: self.v, stride };
-        let mut sink = Rescaled { view: meeting.view, keep: self.keep, out, stride };
-        multiply_all(s, a, v, [meeting.tile.len(), stride], &mut sink);
+        let mut sink = Rescaled { meeting, keep: self.keep, out, stride };
+        let size = [meeting.tile.len(), stride];
+        match finite {
+            true => multiply_all(s, a, v, size, &mut sink),
+            false => multiply_visible(s, a, v, size, &mut sink),
+        }
     }
 
     /// Divides by the sums and writes the results where they belong.
@@ -196,7 +202,7 @@ impl PerPanel for Softmax<'_> {
 
 /// `out = keep * out + p · v`
 struct Rescaled<'a> {
-    view: &'a View,
+    meeting: Meeting<'a>,
     keep: &'a [f32],
     out: &'a mut [f32],
     stride: usize,
@@ -205,7 +211,12 @@ struct Rescaled<'a> {
 impl Sink for Rescaled<'_> {
     #[inline(always)]
     fn depth(&self, queries: Range<usize>) -> Range<usize> {
-        self.view.keys_of(queries)
+        self.meeting.view.keys_of(queries)
+    }
+
+    #[inline(always)]
+    fn meets(&self, query: usize, key: usize) -> bool {
+        self.meeting.block.seen(self.meeting.tile.start + query, key)
     }
 
     #[inline(always)]

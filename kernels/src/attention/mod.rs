@@ -18,6 +18,10 @@
 //! visible pairs; where everybody sees everybody there is no mask. Exponentials are powers of two (`log2(e)` is part of
 //! the scale), which are cheaper.
 //!
+//! A NaN or an infinity in a row of `q`, `k`, `v` or `d_out` reaches those that see it and nobody else. Within a tile hidden
+//! pairs are products with zero, which leaves no trace of a finite number only; so each tile is looked over, and one that
+//! holds such a number goes through its visible pairs one by one.
+//!
 //! Sources: Dao 2023, "FlashAttention-2" (arXiv 2307.08691); Wang et al. 2024, "FlashMask" (arXiv 2410.01359) for the
 //! interval mask; Ainslie et al. 2023, "GQA" (arXiv 2305.13245) for shared key/value heads.
 

@@ -34,7 +34,7 @@ impl Column {
         x.part(i, self.start, self.head_dim)
     }
 
-    /// `out = factor * x[rows]`, in padded rows; what the padding holds is nobody's business.
+    /// `out = factor * x[rows]`, in rows padded with zeros.
     #[inline(always)]
     pub(super) fn pack<S: Simd>(
         self,
@@ -49,7 +49,9 @@ impl Column {
             if let Some(next) = ahead.next() {
                 self.row(x, next).chunks(MAX_LANES).for_each(|line| s.prefetch(line));
             }
-            copy(s, factor, self.row(x, i), &mut out[..self.head_dim]);
+            let (out, padding) = out.split_at_mut(self.head_dim);
+            copy(s, factor, self.row(x, i), out);
+            padding.fill(0.0);
         }
     }
 }
@@ -60,6 +62,19 @@ pub(super) fn copy<S: Simd>(s: S, factor: f32, x: &[f32], out: &mut [f32]) {
     for d in (0..x.len()).step_by(S::LANES) {
         store(s, s.mul(s.splat(factor), load(s, x, d)), out, d);
     }
+}
+
+/// Whether `x`, rows of [`padded`] width, holds neither NaN nor infinity.
+#[inline(always)]
+pub(super) fn all_finite<S: Simd>(s: S, x: &[f32]) -> bool {
+    // 0 times a finite number is 0; several sums, because one would be a chain of additions that wait for each other
+    let mut zeros = [s.splat(0.0); 4];
+    for line in x.chunks(4 * S::LANES) {
+        for (zero, x) in zeros.iter_mut().zip(line.chunks_exact(S::LANES)) {
+            *zero = s.mul_add(s.load(x), s.splat(0.0), *zero);
+        }
+    }
+    zeros.into_iter().all(|zero| s.sum(zero) == 0.0)
 }
 
 /// `out[D, TILE] = factor * x[rows]ᵀ` for the columns of one head; columns without a row become zero up to a whole vector.

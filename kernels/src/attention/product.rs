@@ -15,6 +15,15 @@ pub(super) enum Left<'a> {
 }
 
 impl<'a> Left<'a> {
+    /// `a[i, k]`
+    #[inline(always)]
+    fn at(self, i: usize, k: usize) -> f32 {
+        match self {
+            Left::Plain(a) => a.data[i * a.stride + k],
+            Left::Transposed(a) => a.data[k * a.stride + i],
+        }
+    }
+
     /// From depth `k` on.
     #[inline(always)]
     fn skip(self, k: usize) -> Left<'a> {
@@ -86,6 +95,9 @@ fn multiply<S: Simd, const M: usize, const N: usize>(
 pub(super) trait Sink {
     /// The part of the depth that matters for some rows: elsewhere `a` is zero.
     fn depth(&self, rows: Range<usize>) -> Range<usize>;
+    /// Whether row `i` and step `k` of the depth see each other. If not, `a[i, k]` is zero, or was made of numbers that
+    /// are not finite.
+    fn meets(&self, i: usize, k: usize) -> bool;
     /// Takes the vector of row `i` at column `d`.
     fn take<S: Simd>(&mut self, s: S, i: usize, d: usize, sum: S::V);
 }
@@ -98,6 +110,32 @@ pub(super) fn multiply_all<S: Simd>(s: S, a: Left, b: Rows, size: [usize; 2], si
         32.. => columns::<S, 6, 4>(s, a, b, size, sink),
         16.. => columns::<S, 6, 2>(s, a, b, size, sink),
         _ => columns::<S, 2, 2>(s, a, b, size, sink),
+    }
+}
+
+/// The same over the pairs that see each other and no others, one by one: slow, for factors that are not finite. Zero
+/// times one of those is a NaN, which would reach rows that do not see it. Other rows get the same bits as from
+/// [`multiply_all`], where what is left out here adds zero.
+#[inline(always)]
+pub(super) fn multiply_visible<S: Simd>(
+    s: S,
+    a: Left,
+    b: Rows,
+    [n, width]: [usize; 2],
+    sink: &mut impl Sink,
+) {
+    for i in 0..n {
+        let depth = sink.depth(i..i + 1);
+        if depth.is_empty() {
+            continue;
+        }
+        for d in (0..width).step_by(S::LANES) {
+            let mut sum = s.splat(0.0);
+            for k in depth.clone().filter(|&k| sink.meets(i, k)) {
+                sum = s.mul_add(s.splat(a.at(i, k)), s.load(&b.data[k * b.stride + d..]), sum);
+            }
+            sink.take(s, i, d, sum);
+        }
     }
 }
 

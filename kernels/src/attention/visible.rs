@@ -166,12 +166,18 @@ impl Block {
     pub(super) fn view(&self, tile: &Range<usize>) -> View {
         let mut view = View { from: [0; TILE], to: [0; TILE] };
         for (i, query) in tile.clone().enumerate() {
-            let sees = |&j: &usize| self.begin[j] <= query as f32 && (query as f32) < self.end[j];
+            let sees = |&j: &usize| self.seen(query, j);
             let Some(first) = (0..self.keys.len()).find(sees) else { continue };
             let last = (first..self.keys.len()).rfind(sees).unwrap_or(first);
             (view.from[i], view.to[i]) = (first as u8, last as u8 + 1);
         }
         view
+    }
+
+    /// Whether the query sees key `j` of the block.
+    #[inline(always)]
+    pub(super) fn seen(&self, query: usize, j: usize) -> bool {
+        self.begin[j] <= query as f32 && (query as f32) < self.end[j]
     }
 
     /// Whether each of `queries` sees each of `keys`.

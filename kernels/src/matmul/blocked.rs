@@ -20,7 +20,6 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
@@ -30,7 +29,7 @@ use super::panels::{Depth, Panels, split};
 use super::tiles::{self, Tile};
 use super::{Product, Size};
 use crate::Isa;
-use crate::floats::Floats;
+use crate::floats::{Floats, with_scratch};
 
 /// Words of a block of A: MC × KC is half of a 512 KiB L2.
 const A_BLOCK: usize = 1 << 16;
@@ -174,16 +173,4 @@ struct Buffers<'s> {
 thread_local! {
     static A_PACKED: RefCell<Floats> = RefCell::default();
     static B_PACKED: RefCell<Floats> = RefCell::default();
-}
-
-/// Pieces of the memory of this thread. It is taken out meanwhile: a thread that waits for others may be given another
-/// product to compute.
-fn with_scratch<const N: usize>(
-    kept: &'static LocalKey<RefCell<Floats>>,
-    lengths: [usize; N],
-    work: impl FnOnce([&mut [f32]; N]),
-) {
-    let mut floats = kept.take();
-    work(floats.pieces(lengths));
-    kept.set(floats);
 }

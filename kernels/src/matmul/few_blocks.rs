@@ -4,11 +4,14 @@
 //! numbers at a time. Elsewhere a piece is widened in L1 and multiplied there: a row of `B` gives one product for each
 //! number, which does not pay for unpacking scales again and again; and rounded products are not worth code of their own.
 
+use std::cell::RefCell;
+
 use super::arithmetic::{Exact, Rounded};
 use super::few_rows::{self, DEPTH, Factors, axpy_strips};
 use super::tiles::Tile;
 use super::{Order, Precision, Product};
 use crate::blocks::{Blocks, Format, FormatOp, Widen};
+use crate::floats::Floats;
 use crate::simd::Simd;
 
 /// How many bytes ahead a column is asked for.
@@ -127,11 +130,17 @@ fn dot_tile<S: Simd, F: Format, const ROWS: usize, const COLS: usize>(
     out
 }
 
+thread_local! {
+    static WIDE: RefCell<Floats> = RefCell::default();
+}
+
 /// Columns are widened, then multiplied.
 #[inline(always)]
 fn rounded_dots<S: Simd>(s: S, product: &Product, blocks: Blocks, tile: &mut Tile) {
     let k = product.size.k;
-    let mut wide = vec![0.0; COLUMNS * k];
+    // no closure: it would not be inlined, and so not be compiled for the instruction set
+    let mut floats = WIDE.take();
+    let [wide] = floats.pieces([COLUMNS * k]);
     for j in (0..tile.width()).step_by(COLUMNS) {
         let columns = j..tile.width().min(j + COLUMNS);
         s.call(Widen { blocks, from: (tile.col + j) * k, out: &mut wide[..columns.len() * k] });
@@ -140,6 +149,7 @@ fn rounded_dots<S: Simd>(s: S, product: &Product, blocks: Blocks, tile: &mut Til
         let factors = Factors { a: product.a, b: &wide[..], size: product.size };
         few_rows::all_dots::<S, f32, Rounded>(s, &factors, &mut part);
     }
+    WIDE.set(floats);
 }
 
 /// All rows of `B`, `DEPTH` at a time and a piece of each at a time, times numbers of `A`, are added to the tile.

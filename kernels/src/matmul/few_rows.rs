@@ -4,6 +4,7 @@
 //! `B` stored as `n` rows of `k`: a dot product for each column. `B` stored as `k` rows of `n`: rows of `B`, times a
 //! number of `A`, are added to rows of `C`, which stay in L1. Threads share out the columns.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -12,6 +13,7 @@ use super::arithmetic::{Arithmetic, Exact, Rounded};
 use super::tiles::{self, Tile};
 use super::{Element, Elements, Order, Precision, Product, Size, few_blocks, load_up_to, store_up_to};
 use crate::Isa;
+use crate::floats::{Floats, with_scratch};
 use crate::simd::portable::round_bf16;
 use crate::simd::{Simd, SimdOp};
 
@@ -27,15 +29,24 @@ const ROW_AHEAD: usize = 256;
 /// How far ahead the columns are asked for where they are stored one after the other.
 const COLUMN_AHEAD: usize = 1024;
 
+thread_local! {
+    static ROUNDED: RefCell<Floats> = RefCell::default();
+}
+
 /// `C = A · B + bias + residual`
 pub(super) fn run(isa: Isa, product: Product, c: &mut [f32]) {
-    let Size { m, k, n } = product.size;
-    let rounded: Vec<f32>;
-    let mut product = product;
-    if product.precision == Precision::Bf16 {
-        rounded = product.a.iter().map(|&a| round_bf16(a)).collect();
-        product.a = &rounded;
+    if product.precision == Precision::F32 {
+        return run_tasks(isa, product, c);
     }
+    with_scratch(&ROUNDED, [product.a.len()], |[rounded]| {
+        rounded.iter_mut().zip(product.a).for_each(|(rounded, &a)| *rounded = round_bf16(a));
+        run_tasks(isa, Product { a: rounded, ..product }, c);
+    });
+}
+
+/// The same with `A` as it is.
+fn run_tasks(isa: Isa, product: Product, c: &mut [f32]) {
+    let Size { m, k, n } = product.size;
     let tasks = if k * n <= SERIAL { 1 } else { 2 * rayon::current_num_threads() };
     let width = tiles::width_for(n, tasks, 64, 2048);
     let tiles = tiles::cut(c, n, width, std::iter::once((0..m, 0..1)));

@@ -1,7 +1,8 @@
 //! Which part of `C` is one task.
 //!
 //! A task owns a rectangle of `C`, as one slice per row, so that threads write side by side without `unsafe`. Those
-//! lists of slices are the only allocation of a product.
+//! lists of slices are allocated for every product. What is packed or rounded lies in memory that threads keep; only the
+//! gradient of a weight allocates more, its transposed factor.
 
 use std::ops::Range;
 

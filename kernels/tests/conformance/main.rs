@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod attention_nan;
 mod cross_entropy;
 mod elementwise;
 mod gradients;

@@ -1,6 +1,7 @@
 //! Optimizer steps against values by hand and the formula of the paper.
 
 use prompt_tuning_kernels::{
+    Isa,
     optim::{self, Adafactor, AdamW, FactoredMoments, Sgd},
     testing::{Tolerance, close},
 };
@@ -21,7 +22,7 @@ fn adamw_by_hand() {
     let third = second * 0.95 + 0.1 * 2.0 / (4.5625 / 0.578125f64).sqrt();
     let (mut p, mut m, mut v) = ([1.0f32], [0.0f32], [0.0f32]);
     for (step, (grad, expected)) in [(2.0, 0.85), (0.0, second), (-4.0, third)].into_iter().enumerate() {
-        optim::adamw(settings, step as u64 + 1, &mut p, &[grad], &mut m, &mut v);
+        optim::adamw(Isa::best(), settings, step as u64 + 1, &mut p, &[grad], &mut m, &mut v);
         close(&p, &[expected], Tolerance::both(1e-6)).unwrap();
     }
     close(&[m[0], v[0]], &[-1.75, 4.5625], Tolerance::both(1e-6)).unwrap();
@@ -31,7 +32,7 @@ fn adamw_by_hand() {
 fn adamw_first_step_is_lr_whatever_the_gradient() {
     let settings = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
     let (mut p, mut m, mut v) = ([0.0f32; 2], [0.0f32; 2], [0.0f32; 2]);
-    optim::adamw(settings, 1, &mut p, &[1e-3, -1e3], &mut m, &mut v);
+    optim::adamw(Isa::best(), settings, 1, &mut p, &[1e-3, -1e3], &mut m, &mut v);
     close(&p, &[-0.01 / (1.0 + 1e-5), 0.01], Tolerance::both(1e-6)).unwrap();
 }
 
@@ -41,10 +42,10 @@ fn sgd_by_hand() {
     let (mut p, mut velocity) = ([2.0f32], [0.0f32]);
     // g = 1 + 0.5·2 = 2, velocity 2, p = 1; g = 1 + 0.5 = 1.5, velocity 2.5, p = -0.25
     for expected in [1.0, -0.25] {
-        optim::sgd(settings, &mut p, &[1.0], &mut velocity);
+        optim::sgd(Isa::best(), settings, &mut p, &[1.0], &mut velocity);
         close(&p, &[expected], Tolerance::both(1e-6)).unwrap();
     }
-    optim::sgd(Sgd { momentum: 0.0, ..settings }, &mut p, &[1.0], &mut []);
+    optim::sgd(Isa::best(), Sgd { momentum: 0.0, ..settings }, &mut p, &[1.0], &mut []);
     close(&p, &[-0.25 - 0.5 * (1.0 - 0.125)], Tolerance::both(1e-6)).unwrap();
 }
 
@@ -87,7 +88,14 @@ fn adafactor_matches_the_paper() {
             // growing gradients make updates above the threshold, shrinking ones below
             let size = scale * if step < 4 { step as f32 } else { 0.1 };
             let grad: Vec<f32> = normals(step + 10, rows * cols).iter().map(|g| size * g).collect();
-            optim::adafactor(settings, step, &mut p, &grad, FactoredMoments { row: &mut row, col: &mut col });
+            optim::adafactor(
+                Isa::best(),
+                settings,
+                step,
+                &mut p,
+                &grad,
+                FactoredMoments { row: &mut row, col: &mut col },
+            );
             adafactor_step(settings, step, &mut p64, &to_f64(&grad), (&mut row64, &mut col64));
             close(&p, &p64, Tolerance::both(2e-6)).unwrap();
         }
@@ -104,15 +112,49 @@ fn a_long_parameter_moves_number_by_number() {
     let mut sgd = start.clone();
     let of_sgd = Sgd { lr: 0.1, momentum: 0.0, weight_decay: 0.01 };
     for step in 1..=2 {
-        optim::adamw(settings, step, &mut p, &grad, &mut m, &mut v);
-        optim::sgd(of_sgd, &mut sgd, &grad, &mut []);
+        optim::adamw(Isa::best(), settings, step, &mut p, &grad, &mut m, &mut v);
+        optim::sgd(Isa::best(), of_sgd, &mut sgd, &grad, &mut []);
     }
     for i in (0..n).step_by(997).chain([n - 1]) {
         let (mut one, mut m1, mut v1, mut one_sgd) = ([start[i]], [0.0], [0.0], [start[i]]);
         for step in 1..=2 {
-            optim::adamw(settings, step, &mut one, &grad[i..=i], &mut m1, &mut v1);
-            optim::sgd(of_sgd, &mut one_sgd, &grad[i..=i], &mut []);
+            optim::adamw(Isa::best(), settings, step, &mut one, &grad[i..=i], &mut m1, &mut v1);
+            optim::sgd(Isa::best(), of_sgd, &mut one_sgd, &grad[i..=i], &mut []);
         }
         assert_eq!((p[i], m[i], v[i], sgd[i]), (one[0], m1[0], v1[0], one_sgd[0]), "number {i}");
+    }
+}
+
+/// Every operation is rounded and none is fused, so AdamW and SGD have the same bits everywhere. Adafactor's sums are as
+/// wide as a vector: they agree as two orders of one sum do.
+#[test]
+fn every_instruction_set_takes_the_same_step() {
+    let (rows, cols) = (700, 61);
+    let n = rows * cols;
+    let (start, grad) = (normals(1, n), normals(2, n));
+    let squares: Vec<f32> = normals(3, n).iter().map(|x| x * x).collect();
+    let adamw = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01 };
+    let momentum = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.01 };
+    let adafactor = Adafactor { lr: 0.3, decay: 0.8, clip_threshold: 1.0, eps: 1e-30, weight_decay: 1e-2 };
+    let steps = |isa: Isa| {
+        let (mut p, mut m, mut v) = (start.clone(), normals(4, n), squares.clone());
+        optim::adamw(isa, adamw, 3, &mut p, &grad, &mut m, &mut v);
+        let (mut with, mut velocity, mut without) = (start.clone(), normals(5, n), start.clone());
+        optim::sgd(isa, momentum, &mut with, &grad, &mut velocity);
+        optim::sgd(isa, Sgd { momentum: 0.0, ..momentum }, &mut without, &grad, &mut []);
+        let (mut factored, mut row, mut col) = (start.clone(), vec![0.5; rows], vec![0.5; cols]);
+        let moments = FactoredMoments { row: &mut row, col: &mut col };
+        optim::adafactor(isa, adafactor, 2, &mut factored, &grad, moments);
+        ([p, m, v, with, velocity, without], [factored, row, col])
+    };
+    let all = Isa::available();
+    let (exact, sums) = steps(all[0]);
+    assert!(exact.iter().chain(&sums).all(|x| *x != start), "a step changes something");
+    for &isa in &all[1..] {
+        let (others, other_sums) = steps(isa);
+        assert!(others == exact, "{}", isa.name());
+        for (other, sum) in other_sums.iter().zip(&sums) {
+            close(other, sum, Tolerance::both(1e-6)).expect(isa.name());
+        }
     }
 }

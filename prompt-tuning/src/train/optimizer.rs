@@ -1,5 +1,6 @@
 //! The optimizers and what they keep between steps.
 
+use kernels::Isa;
 use kernels::optim::{self, FactoredMoments};
 use serde::{Deserialize, Serialize};
 use tensor::Tensor;
@@ -46,17 +47,18 @@ impl Optimizer {
         self.steps += 1;
         let weight_decay = self.weight_decay;
         let [a, b] = &mut self.moments;
+        let isa = Isa::best();
         match self.kind {
             Kind::Adamw => {
                 let settings = optim::AdamW { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay };
-                optim::adamw(settings, self.steps, param, grad, a, b);
+                optim::adamw(isa, settings, self.steps, param, grad, a, b);
             }
             Kind::Adafactor => {
                 let settings =
                     optim::Adafactor { lr, decay: 0.8, clip_threshold: 1.0, eps: 1e-30, weight_decay };
-                optim::adafactor(settings, self.steps, param, grad, FactoredMoments { row: a, col: b });
+                optim::adafactor(isa, settings, self.steps, param, grad, FactoredMoments { row: a, col: b });
             }
-            Kind::Sgd => optim::sgd(optim::Sgd { lr, momentum: 0.0, weight_decay }, param, grad, a),
+            Kind::Sgd => optim::sgd(isa, optim::Sgd { lr, momentum: 0.0, weight_decay }, param, grad, a),
         }
     }
 }
