@@ -139,7 +139,7 @@ fn comparisons_that_cannot_be() {
     assert!(why.contains("--methods soft 4: there are zero-shot, few-shot 2"), "{why}");
     bench.compare(&["--methods", "zero-shot"]);
     assert!(bench.refused(&["--methods", "zero-shot"]).contains("--resume"));
-    let other = bench.refused(&["--methods", "zero-shot", "--resume", "--steps", "4"]);
+    let other = bench.refused(&["--methods", "zero-shot", "--resume", "--max-rows", "5"]);
     assert!(other.contains("another model, task, data, text or budget"), "{other}");
     bench.case.file("text.txt", "");
     assert!(bench.refused(&["--overwrite"]).contains("there is no text in it"));
@@ -197,7 +197,7 @@ fn perplexity_of_masked_models_and_of_none() {
     let text = case.file("text.txt", "it was a long day\n\nso bad");
     let found = perplexity(&fixture::folder("bert-english"), &text, &[]);
     assert!(found["perplexity"].as_f64().unwrap() > 1.0 && found["tokens"].as_u64().unwrap() >= 1);
-    let t5 = fixture::folder("t5-v1_1").display().to_string();
+    let t5 = fixture::folder("t5-v1.1-gated-bf16").display().to_string();
     let text = text.display().to_string();
     let why = refusal(&["perplexity", "--model", &t5, "--text", &text]);
     assert!(why.contains("causal and masked"), "{why}");

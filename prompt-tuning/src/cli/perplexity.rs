@@ -67,6 +67,11 @@ pub(super) fn run(args: &PerplexityArgs) -> Result<ExitCode> {
 }
 
 fn rows(args: &PerplexityArgs, session: &Session, prompt: Option<&SoftPrompt>) -> Result<Vec<Row>> {
+    let family = session.model.family();
+    if family == Family::Seq2Seq {
+        let why = "an encoder-decoder does not continue texts; perplexity is for causal and masked models";
+        return Err(Error::Input(why.into()));
+    }
     let documents = corpus::read(&args.text)?;
     let n_soft = prompt.map_or(0, SoftPrompt::n_soft);
     let room = session.reader().n_positions.saturating_sub(n_soft);
@@ -74,7 +79,6 @@ fn rows(args: &PerplexityArgs, session: &Session, prompt: Option<&SoftPrompt>) -
         return Err(Error::Input(format!("--context: the model has room for {room} tokens of text")));
     }
     let tokenizer = session.tokenizer()?;
-    let family = session.model.family();
     let vocabulary = (family == Family::Masked).then(|| Vocabulary::open(&session.folder)).transpose()?;
     let layout = Layout {
         family,

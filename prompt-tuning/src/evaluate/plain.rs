@@ -31,7 +31,7 @@ impl Layout<'_> {
     /// are masked.
     ///
     /// # Errors
-    /// A model with an encoder and a decoder, which does not continue texts, or a window too small for text.
+    /// A model with an encoder and a decoder, a masked one without its vocabulary, or a window too small for text.
     pub fn rows(&self, documents: &[String]) -> Result<Vec<Row>> {
         let least = 3; // [CLS], a token, [SEP]
         if self.context < least {
@@ -45,9 +45,8 @@ impl Layout<'_> {
                 let masked = Masked::new(&documents, vocabulary.clone(), self.context, MASKS_SEED);
                 (0..masked.blocks.len()).map(|i| masked.row(i, 0)).collect()
             }
-            _ => {
-                let why = "perplexity of plain text is defined for causal and masked models";
-                return Err(Error::Input(why.into()));
+            (family, _) => {
+                return Err(Error::Input(format!("rows of plain text are not made for {family:?} models")));
             }
         };
         Ok(rows.into_iter().map(|row| self.prompted(row)).collect())
