@@ -4,19 +4,38 @@
 usage: check_finetuned.py PROGRAM [CASE ...]      PROGRAM: the built prompt-tuning
 
 Trains all weights of checkpoints in model/tests/fixtures for five steps, opens the folder with transformers, and compares the
-log-probability of every scored token with the program's. Fails above 1e-4. Needs what make_fixtures.py needs.
+log-probability of every scored token with the program's. With `--head` (cases that end in +head) on the texts of data/reviews,
+whose probabilities of the labels are compared; Llama, Qwen2 and Mistral are made for it, with the tokenizer of gpt2-text.
+Fails above 1e-4. Needs what make_fixtures.py needs.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from fixture_full import CASES
+from fixture_models import LLAMA, config_of, llama, qwen2, randomise, weights, write_json, write_single
 from make_fixtures import FIXTURES, TOLERANCE, records_of
+
+REVIEWS = FIXTURES.parent.parent.parent / "data" / "reviews"
+TASK = 'name = "reviews"\ntemplate = "Review: {text} Sentiment:{mask}"\n[labels]\npositive = " good"\nnegative = " bad"\n'
+SIZES = dict(vocab_size=384, max_position_embeddings=256)
+
+
+def mistral(seed, **changes):
+    model = MistralForCausalLM(MistralConfig(**(LLAMA | changes)))
+    randomise(model, seed)
+    return model
+
+
+MADE = {"llama": llama, "qwen2": qwen2, "mistral": mistral}
+WITH_HEAD = [f"{name}+head" for name in ("gpt2-text", "bert-english", "bert-chinese", *MADE)]
 
 
 def program(binary, *args):
@@ -42,10 +61,57 @@ def check(binary, case, work):
     return worst <= TOLERANCE
 
 
+def base_model(name, work):
+    """The folder of a language model with a tokenizer."""
+    if name not in MADE:
+        return FIXTURES / name
+    folder = work / name
+    folder.mkdir()
+    model = MADE[name](seed=41, **SIZES)
+    write_single(folder, weights(model, torch.float32))
+    write_json(folder / "config.json", config_of(model, torch.float32))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(FIXTURES / "gpt2-text" / file, folder)
+    return folder
+
+
+def their_probabilities(out, texts):
+    """Of a padded batch: transformers must find the last token of each text by itself."""
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    tokenizer.padding_side = "right"
+    model, loading = AutoModelForSequenceClassification.from_pretrained(out, dtype=torch.float32, output_loading_info=True)
+    odd = {kind: names for kind, names in loading.items() if names}
+    assert not odd, f"{out}: transformers does not read it as it is: {odd}"
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
+    batch = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+    assert batch["attention_mask"].min() == 0, "texts of several lengths are needed"
+    probabilities = model.eval()(**batch).logits.softmax(-1)
+    return model, [{model.config.id2label[i]: p for i, p in enumerate(row)} for row in probabilities.tolist()]
+
+
+@torch.no_grad()
+def check_head(binary, name, work):
+    task, out = work / "task.toml", work / f"{name}+head"
+    task.write_text(TASK)
+    data = REVIEWS / "test.jsonl"
+    train = ("train", "--method", "full", "--head", "--model", base_model(name, work), "--task", task)
+    program(binary, *train, "--train", REVIEWS / "train.jsonl", "--out", out, "--steps", 5, "--lr", 0.001, "--batch", 16)
+    ours = program(binary, "predict", "--model", out, "--task", task, "--data", data)
+    texts = [f"Review: {json.loads(line)['text']} Sentiment:" for line in data.read_text(encoding="utf-8").splitlines()]
+    model, theirs = their_probabilities(out, texts)
+    pairs = zip(ours, theirs, strict=True)
+    worst = max(abs(own["probabilities"][label] - p) for own, row in pairs for label, p in row.items())
+    spread = torch.tensor([own["probability"] for own in ours]).std()
+    print(f"{name}+head: {model.config.architectures[0]}, largest difference {worst:.1e}, spread {spread:.2f}")
+    return worst <= TOLERANCE
+
+
 def main():
-    binary, cases = sys.argv[1], sys.argv[2:] or CASES
+    usual = [case for case in CASES if not case.endswith("-classifier")] + WITH_HEAD
+    binary, cases = sys.argv[1], sys.argv[2:] or usual
     with tempfile.TemporaryDirectory() as work:
-        results = [check(binary, case, Path(work)) for case in cases]
+        one = lambda case: check_head if case.endswith("+head") else check
+        results = [one(case)(binary, case.removesuffix("+head"), Path(work)) for case in cases]
     sys.exit(not all(results))
 
 

@@ -32,6 +32,9 @@ CASES = (
     "bert-untied",
     "t5-v1.0-relu-tied",
     "t5-v1.1-gated-bf16",
+    "gpt2-classifier",
+    "llama-classifier",
+    "bert-classifier",
 )
 STEPS = 10
 MAKE = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}

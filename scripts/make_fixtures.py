@@ -22,6 +22,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 
 import fixture_bert
+import fixture_classifier
 import fixture_gguf
 import fixture_records
 import fixture_t5
@@ -38,8 +39,10 @@ def records_of(folder):
     """The module that knows what is recorded of this kind of model."""
     if (folder / fixture_gguf.FILE).exists():
         return fixture_records
-    model_type = json.loads((folder / "config.json").read_text())["model_type"]
-    return {"t5": fixture_t5, "bert": fixture_bert}.get(model_type, fixture_records)
+    config = json.loads((folder / "config.json").read_text())
+    if config["architectures"][0].endswith("ForSequenceClassification"):
+        return fixture_classifier
+    return {"t5": fixture_t5, "bert": fixture_bert}.get(config["model_type"], fixture_records)
 
 
 def check_weights(folder, made):

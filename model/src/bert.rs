@@ -1,18 +1,19 @@
 //! BERT: an encoder in which every token sees every other, LayerNorm after each half of a block, and a head that says
-//! what a mask hides.
+//! what a mask hides, or which label the text has.
 //!
 //! ```text
 //! x = ln(word[token] + position[position] + token_type[0])       soft tokens in place of word[token]
 //! x = ln(x + attention.output(attention(x)))                      per block
 //! x = ln(x + output(gelu(intermediate(x))))
 //! h = ln(gelu(transform(x)))                                      the head's own layer, before the decoder
+//! h = tanh(pooler(x))                                             that of a classifier
 //! ```
 //!
 //! Source: Devlin et al. 2018 (arXiv 1810.04805).
 
 use std::sync::Arc;
 
-use autograd::ops::{Qkv, activation, add_rows, gather_rows, linear};
+use autograd::ops::{Qkv, activation, add_rows, gather_rows, linear, tanh};
 use autograd::{Linear, Tape, Value, Weight};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
@@ -33,9 +34,14 @@ pub(crate) struct Bert {
     token_type_embeddings: Weight,
     norm: LayerNorm,
     layers: Vec<Arc<Block>>,
-    transform: Linear,
-    transform_norm: LayerNorm,
-    activation: Activation,
+    head: Head,
+}
+
+/// The head's own layer, before the matrix whose outputs are tokens or labels.
+#[derive(Clone, Debug)]
+enum Head {
+    Masked { transform: Linear, norm: LayerNorm, activation: Activation },
+    Classifier { pooler: Linear },
 }
 
 #[derive(Clone, Debug)]
@@ -53,13 +59,18 @@ struct Block {
 }
 
 /// What the name of every tensor of the encoder starts with: `bert.`, or nothing.
-fn prefix(weights: &Weights) -> &'static str {
-    if weights.contains("embeddings.word_embeddings.weight") { "" } else { "bert." }
+fn prefix(contains: impl Fn(&str) -> bool) -> &'static str {
+    if contains("embeddings.word_embeddings.weight") { "" } else { "bert." }
 }
 
 /// Name of the token embedding.
 pub(crate) fn embedding_name(weights: &Weights) -> String {
-    format!("{}embeddings.word_embeddings.weight", prefix(weights))
+    format!("{}embeddings.word_embeddings.weight", prefix(|name| weights.contains(name)))
+}
+
+/// Name of a classifier's own layer in a checkpoint that `contains` some names.
+pub(crate) fn pooler_name(contains: impl Fn(&str) -> bool) -> String {
+    format!("{}pooler.dense", prefix(contains))
 }
 
 /// The bias of the decoder, `[vocab_size]`: its own, or the one that files of tied models have beside it.
@@ -71,11 +82,7 @@ pub(crate) fn decoder_bias(weights: &Weights, config: &Config) -> Result<Weight>
 
 impl Bert {
     pub(crate) fn load(weights: &Weights, config: &Config) -> Result<Bert> {
-        let (prefix, d) = (prefix(weights), config.d_model);
-        const HEAD: &str = "cls.predictions.transform";
-        if !weights.contains(&format!("{HEAD}.dense.weight")) {
-            return Err(no_head(weights));
-        }
+        let (prefix, d) = (prefix(|name| weights.contains(name)), config.d_model);
         let table = |part: &str, rows: usize| {
             weights.tensor(&format!("{prefix}embeddings.{part}.weight"), &[rows, d])
         };
@@ -85,9 +92,7 @@ impl Bert {
             token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
             norm: LayerNorm::load(weights, config, &format!("{prefix}embeddings.LayerNorm"))?,
             layers: (0..config.n_layers).map(block).collect::<Result<_>>()?,
-            transform: linear_layer(weights, &format!("{HEAD}.dense"), (d, d), true)?,
-            transform_norm: LayerNorm::load(weights, config, &format!("{HEAD}.LayerNorm"))?,
-            activation: config.activation,
+            head: Head::load(weights, config)?,
         })
     }
 
@@ -98,14 +103,21 @@ impl Bert {
                 Arc::make_mut(block);
             [query, key, value, attention_output, intermediate, output]
         });
-        blocks.chain([&mut self.transform])
+        blocks.chain([match &mut self.head {
+            Head::Masked { transform, .. } => transform,
+            Head::Classifier { pooler } => pooler,
+        }])
     }
 
     /// Hidden states of the wanted tokens as the decoder takes them: those of [`Bert::encode`] through the head's own layer.
     pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, step: Step) -> Value {
         let x = self.encode(tape, embeds, step);
-        let h = activation(tape, &linear(tape, &x, &self.transform, None), self.activation);
-        self.transform_norm.forward(tape, &h)
+        match &self.head {
+            Head::Masked { transform, norm, activation: act } => {
+                norm.forward(tape, &activation(tape, &linear(tape, &x, transform, None), *act))
+            }
+            Head::Classifier { pooler } => tanh(tape, &linear(tape, &x, pooler, None)),
+        }
     }
 
     /// Hidden states of the wanted tokens as the last block leaves them. There only they need queries and the MLP. A cache
@@ -122,6 +134,24 @@ impl Bert {
             });
         }
         x
+    }
+}
+
+impl Head {
+    fn load(weights: &Weights, config: &Config) -> Result<Head> {
+        const TRANSFORM: &str = "cls.predictions.transform";
+        let dense = |name: &str| linear_layer(weights, name, (config.d_model, config.d_model), true);
+        if config.labels.is_some() {
+            return Ok(Head::Classifier { pooler: dense(&pooler_name(|name| weights.contains(name)))? });
+        }
+        if !weights.contains(&format!("{TRANSFORM}.dense.weight")) {
+            return Err(no_head(weights));
+        }
+        Ok(Head::Masked {
+            transform: dense(&format!("{TRANSFORM}.dense"))?,
+            norm: LayerNorm::load(weights, config, &format!("{TRANSFORM}.LayerNorm"))?,
+            activation: config.activation,
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::read::Keys;
 use crate::rope::Rope;
-use crate::{Error, Family, Result, gguf};
+use crate::{Error, Family, Result, classifier, gguf};
 
 /// Which code runs a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Architecture {
     Gpt2,
     /// Llama, SmolLM2, Qwen2, Mistral ([`crate::llama`]).
     Llama,
-    /// BERT with its masked-language-model head ([`crate::bert`]).
+    /// BERT with its masked-language-model head, or a classifier ([`crate::bert`]).
     Bert,
     /// T5 of all versions, mT5 ([`crate::t5`]).
     T5,
@@ -104,6 +104,10 @@ pub struct Config {
     pub name_or_path: String,
     /// What only encoder-decoders have.
     pub seq2seq: Option<Seq2Seq>,
+    /// Of a classifier, its labels by index; `None` for a model that predicts tokens.
+    pub labels: Option<Vec<String>>,
+    /// Standard deviation of new weights.
+    pub initializer_range: f32,
 }
 
 impl Config {
@@ -141,7 +145,9 @@ impl Config {
             other => return Err(refused(keys, other)),
         };
         refuse_other_heads(keys, model_type)?;
-        let config = read(keys, model_type)?;
+        let is_classifier = architecture(keys).is_some_and(|name| name.ends_with(classifier::ARCHITECTURE));
+        let labels = is_classifier.then(|| classifier::labels(keys)).transpose()?;
+        let config = Config { labels, ..read(keys, model_type)? };
         if keys.get("quantization_config").is_some() {
             return Err(keys.unsupported("quantised weights (`quantization_config`) are not supported yet; use the F32, F16 or BF16 model".into()));
         }
@@ -403,6 +409,8 @@ fn common(keys: &Keys, model_type: &str) -> Result<Config> {
         bos_token_id: keys.token_ids("bos_token_id")?.first().copied(),
         name_or_path: keys.string("_name_or_path")?.unwrap_or_default().into(),
         seq2seq: None,
+        labels: None,
+        initializer_range: keys.positive("initializer_range").ok().flatten().unwrap_or(0.02),
     })
 }
 
@@ -432,12 +440,17 @@ fn refuse_sliding_layers(keys: &Keys) -> Result<()> {
     }
 }
 
-/// A body without a language-model head, or with a classifier on it, would load and then predict nonsense.
+/// The class that transformers reads the model into.
+fn architecture(keys: &Keys) -> Option<&str> {
+    keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str)
+}
+
+/// A body without a head, or with one that is not known here, would load and then predict nonsense.
 fn refuse_other_heads(keys: &Keys, model_type: &str) -> Result<()> {
-    let name = keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
-    let Some(name) = name else { return Ok(()) };
+    let Some(name) = architecture(keys) else { return Ok(()) };
     let (heads, version): (&[&str], _) = match model_type {
-        "bert" => (&["ForMaskedLM", "ForPreTraining"], "masked (…ForMaskedLM)"),
+        "bert" => (&["ForMaskedLM", "ForPreTraining", classifier::ARCHITECTURE], "masked (…ForMaskedLM)"),
+        "gpt2" | "llama" | "qwen2" | "mistral" if name.ends_with(classifier::ARCHITECTURE) => return Ok(()),
         _ => (
             &["ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "DoubleHeadsModel"],
             "causal (…ForCausalLM)",
@@ -446,7 +459,7 @@ fn refuse_other_heads(keys: &Keys, model_type: &str) -> Result<()> {
     match heads.iter().any(|end| name.ends_with(end)) {
         true => Ok(()),
         false => Err(keys.unsupported(format!(
-            "`{name}` has no language-model head (an embedding model or a classifier), so it predicts no tokens and \
+            "`{name}` has no language-model head (an embedding model or a classifier of tokens), so it predicts no tokens and \
              cannot be prompted; use the model's {version} version"
         ))),
     }
@@ -470,7 +483,7 @@ fn refused(keys: &Keys, model_type: &str) -> Error {
         "nomic_bert",
     ];
     const BOTH: [&str; 6] = ["umt5", "bart", "mbart", "pegasus", "marian", "encoder-decoder"];
-    let name = keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str).unwrap_or("");
+    let name = architecture(keys).unwrap_or("");
     let why = if ENCODERS.contains(&model_type) && name.ends_with("ForMaskedLM") {
         "is a masked language model, which cannot be prompted here yet"
     } else if ENCODERS.contains(&model_type) {

@@ -98,7 +98,7 @@ pub struct Hooks<'a> {
 /// others.
 ///
 /// # Errors
-/// A masked model, a row the model cannot take, an option out of range, or NaN from the model.
+/// A masked model or a classifier, a row the model cannot take, an option out of range, or NaN from the model.
 pub fn generate(
     model: &LanguageModel,
     rows: &[Vec<Source>],
@@ -106,6 +106,7 @@ pub fn generate(
     options: &Options,
     hooks: Hooks,
 ) -> Result<Vec<Generated>> {
+    model.check_speaks()?;
     check_family(model)?;
     options.check(&hooks)?;
     rows.iter().try_for_each(|row| model.check_row(row, prompt))?;

@@ -1,4 +1,5 @@
-//! A frozen language model: tokens and a soft prompt in, log-probabilities and the prompt's gradient out.
+//! A frozen language model: tokens and a soft prompt in, log-probabilities and the prompt's gradient out. One whose head says
+//! which label a text has is a model as any other ([`Config::labels`]): the labels are what it predicts in place of tokens.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use kernels::threads::on_pool;
 use tensor::{Checkpoint, Tensor};
 
 use crate::bert::{self, Bert};
+use crate::classifier;
 use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
@@ -48,6 +50,7 @@ pub struct LanguageModel {
     path: PathBuf,
     config: Config,
     checkpoint: Arc<Checkpoint>,
+    stand_ins: Trained,
     precision: Precision,
     embedding: Weight,
     blocks: Blocks,
@@ -74,7 +77,7 @@ impl LanguageModel {
             true => gguf::open(folder)?,
             false => (Config::open(folder)?, Checkpoint::open(folder)?),
         };
-        let model = LanguageModel::assemble(folder, config, Arc::new(checkpoint), &Trained::new())?;
+        let model = LanguageModel::assemble(folder, config, Arc::new(checkpoint), Trained::new())?;
         let LanguageModel { config, checkpoint, .. } = &model;
         no_more_blocks(checkpoint, config, folder)?;
         if checkpoint.copied_bytes() > 0 {
@@ -90,9 +93,9 @@ impl LanguageModel {
         path: &Path,
         config: Config,
         checkpoint: Arc<Checkpoint>,
-        trained: &Trained,
+        stand_ins: Trained,
     ) -> Result<LanguageModel> {
-        let weights = Weights::new(&checkpoint, trained);
+        let weights = Weights::new(&checkpoint, &stand_ins);
         let (name, blocks) = match config.architecture {
             Architecture::Gpt2 => {
                 (gpt2::embedding_name(&weights), Blocks::Gpt2(Gpt2::load(&weights, &config)?))
@@ -109,16 +112,44 @@ impl LanguageModel {
         let head = head(&weights, &config, &embedding, path)?;
         let weight_names = weights.into_asked();
         let (path, precision) = (path.to_path_buf(), Precision::F32);
-        Ok(LanguageModel { path, config, checkpoint, precision, embedding, blocks, head, weight_names })
+        Ok(LanguageModel {
+            path,
+            config,
+            checkpoint,
+            stand_ins,
+            precision,
+            embedding,
+            blocks,
+            head,
+            weight_names,
+        })
     }
 
     /// The same model where values stand in for some of its weights. While the model is trained they are leaves of a tape:
     /// then one such model is made for each step, which costs pointers. Panics when a value has another shape than its weight.
     pub fn with(&self, trained: &Trained) -> LanguageModel {
-        let made = LanguageModel::assemble(&self.path, self.config.clone(), self.checkpoint.clone(), trained);
-        let mut model = made.expect("it was opened with this configuration and checkpoint");
+        let made = self.reassembled(self.config.clone(), trained);
+        made.expect("it was opened with this configuration and checkpoint")
+    }
+
+    /// The same weights as another model, where more values stand in for some, or are some that the checkpoint lacks.
+    pub(crate) fn reassembled(&self, config: Config, trained: &Trained) -> Result<LanguageModel> {
+        let mut stand_ins = self.stand_ins.clone();
+        stand_ins.extend(trained.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut model = LanguageModel::assemble(&self.path, config, self.checkpoint.clone(), stand_ins)?;
         model.set_precision(self.precision);
-        model
+        Ok(model)
+    }
+
+    /// The weight `name` as the model uses it, widened to f32.
+    ///
+    /// # Errors
+    /// There is none of this name, or it has a dtype we do not compute with.
+    pub fn weight(&self, name: &str) -> Result<Tensor> {
+        match self.stand_ins.get(name) {
+            Some(value) => Ok(value.tensor().clone()),
+            None => Ok(self.checkpoint.tensor_of_any_shape(name)?.widened().tensor().clone()),
+        }
     }
 
     /// Names of the weights that the model uses, as its checkpoint calls them, each once. Tables that are two things at once
@@ -160,7 +191,7 @@ impl LanguageModel {
         self.embedding.tensor()
     }
 
-    /// The language-model head, `d_model -> vocab_size`.
+    /// The language-model head, `d_model -> vocab_size`, or that of a classifier, `d_model -> labels`.
     pub fn head(&self) -> &Linear {
         &self.head
     }
@@ -256,7 +287,7 @@ impl LanguageModel {
         Ok(cache.as_prefix(&self.config))
     }
 
-    /// `[n, vocab_size]` from `[n, d_model]`. For inference; training uses [`LanguageModel::score`].
+    /// `[n, vocab_size or labels]` from `[n, d_model]`. For inference; training uses [`LanguageModel::score`].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         let hidden = Value::constant(hidden.clone());
         on_pool(|| ops::linear(&Tape::new(), &hidden, &self.head, None).tensor().clone())
@@ -346,8 +377,11 @@ fn no_more_blocks(checkpoint: &Checkpoint, config: &Config, path: &Path) -> Resu
     })
 }
 
-/// The head's own matrix if the file has it, else the embedding; and its bias, where the architecture has one.
+/// The head's own matrix if the file has it, else the embedding; and its bias, where the architecture has one. Or a classifier's.
 fn head(weights: &Weights, config: &Config, embedding: &Weight, folder: &Path) -> Result<Linear> {
+    if let Some(labels) = &config.labels {
+        return classifier::head(weights, config, labels.len());
+    }
     let (name, bias) = match config.architecture {
         Architecture::Gpt2 | Architecture::Llama | Architecture::T5 => ("lm_head.weight", None),
         Architecture::Bert => (bert::DECODER, Some(bert::decoder_bias(weights, config)?)),

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`row`], [`forest`] and [`packed`] (how rows of tokens become a batch without padding), [`config`],
 //! then [`gpt2`] beside [`llama`], [`bert`] and [`t5`] (the same items in the same order), [`language_model`] (what the
-//! rest of the world uses), [`cache`] and
+//! rest of the world uses), `classifier`, [`cache`] and
 //! [`mod@generate`].
 
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ mod beam;
 pub mod bert;
 pub mod cache;
 mod chat;
+mod classifier;
 pub mod config;
 mod decoder;
 pub mod error;

@@ -46,6 +46,11 @@ impl Keys {
         }
     }
 
+    /// Number of keys.
+    pub(crate) fn len(&self) -> usize {
+        self.object.len()
+    }
+
     /// A size: a whole number, at least one.
     pub(crate) fn size(&self, key: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else { return Ok(None) };

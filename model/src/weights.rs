@@ -8,7 +8,7 @@ use tensor::Checkpoint;
 
 use crate::Result;
 
-/// Values that stand in for weights, by the weight's name in the checkpoint.
+/// Values that stand in for weights, by the weight's name in the checkpoint, or are weights that it lacks.
 pub type Trained = HashMap<String, Value>;
 
 /// The weights of a model by name, as the loaders of the architectures ask for them.
@@ -38,18 +38,18 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// It is missing, has another shape, or a dtype we do not compute with.
     pub(crate) fn tensor(&self, name: &str, expected: &[usize]) -> Result<Weight> {
-        let frozen = self.checkpoint.tensor(name, expected)?;
-        let mut asked = self.asked.borrow_mut();
-        if !asked.iter().any(|known| known == name) {
-            asked.push(name.to_string());
-        }
-        Ok(match self.trained.get(name) {
+        let weight = match self.trained.get(name) {
             Some(value) => {
                 assert_eq!(value.tensor().shape(), expected, "what stands in for `{name}`");
                 Weight::from(value)
             }
-            None => Weight::from(frozen),
-        })
+            None => Weight::from(self.checkpoint.tensor(name, expected)?),
+        };
+        let mut asked = self.asked.borrow_mut();
+        if !asked.iter().any(|known| known == name) {
+            asked.push(name.to_string());
+        }
+        Ok(weight)
     }
 
     /// The names that were asked for, in order.

@@ -32,6 +32,7 @@ fn check(fixture: &str, keys: &[(&str, Value)], expected: &[&str]) {
 const GPT2: &str = "gpt2-tied-f32";
 const LLAMA: &str = "llama-gqa-tied-bf16";
 const BERT: &str = "bert-english";
+const CLASSIFIER: &str = "gpt2-classifier";
 
 #[test]
 fn missing_keys() {
@@ -173,14 +174,33 @@ fn other_architectures() {
         &["encoder that gives embeddings", "no language-model head", supported],
     );
     check(BERT, &model("bert", "BertModel"), &["`BertModel` has no language-model head", "…ForMaskedLM"]);
-    check(BERT, &model("bert", "BertForSequenceClassification"), &["classifier", "…ForMaskedLM"]);
+    check(BERT, &model("bert", "BertForTokenClassification"), &["classifier", "…ForMaskedLM"]);
     check(GPT2, &model("umt5", "UMT5ForConditionalGeneration"), &["encoder-decoder", "yet"]);
     check(
         LLAMA,
         &model("mistral", "MistralModel"),
         &["`MistralModel` has no language-model head", "embedding model"],
     );
-    check(GPT2, &model("gpt2", "GPT2ForSequenceClassification"), &["classifier"]);
+    check(GPT2, &model("gpt2", "GPT2ForTokenClassification"), &["classifier"]);
+    check(GPT2, &model("t5", "T5ForSequenceClassification"), &["classifier"]);
+}
+
+#[test]
+fn classifiers_of_other_kinds() {
+    let check = |key: &str, value: Value, expected: &str| check(CLASSIFIER, &[(key, value)], &[expected]);
+    check("problem_type", json!("regression"), "`problem_type` `regression` is not supported");
+    check("id2label", json!({"0": "score"}), "a classifier of 1 labels is not supported");
+    check("id2label", json!({"0": "a", "2": "b"}), "`id2label` has 2 labels, but none with the number 1");
+    check("id2label", json!(["a", "b"]), "must be an object");
+}
+
+/// What transformers leaves out of `config.json` are its usual names.
+#[test]
+fn labels_without_names() {
+    let config = |keys: &[(&str, Value)]| Config::open(edited(CLASSIFIER, keys).path()).unwrap();
+    let labels = config(&[("id2label", Value::Null)]).labels.unwrap();
+    assert_eq!(labels, ["LABEL_0", "LABEL_1"]);
+    assert_eq!(config(&[]).labels.unwrap(), ["bad", "fair", "good"]);
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! A fine-tuned model on disk: a folder in Hugging Face layout, like the one it came from, with the trained weights.
 //!
 //! Everything but the weights is copied from the folder of the base model. Weights that were not trained are written as the
-//! same numbers; names for one table twice (tied embeddings) are written once, under the name that is read.
+//! same numbers; names for one table twice (tied embeddings) are written once, under the name that is read. Of a classifier the
+//! labels are in the configuration, and a masked model's other head stays behind.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use half::bf16;
-use model::LanguageModel;
+use model::{Architecture, LanguageModel};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tensor::DType;
@@ -42,6 +43,12 @@ const SECOND_NAMES: [&str; 6] = [
     "cls.predictions.decoder.bias",
     "shared.weight",
 ];
+
+/// What the names of the heads of a pretrained BERT begin with; its classifier has another.
+const PRETRAINING_HEADS: &str = "cls.";
+
+/// What the names in a classifier's own layers begin with, after the model itself.
+const CLASSIFIERS: [&str; 2] = ["score.", "classifier."];
 
 /// Heads that are not the embedding.
 const HEADS: [&str; 2] = ["lm_head.weight", "cls.predictions.decoder.weight"];
@@ -96,47 +103,93 @@ pub fn write(
             atomic::write(&out.join(name), &bytes)?;
         }
     }
-    let untied = HEADS.iter().any(|head| model.weight_names().iter().any(|name| name == head));
-    atomic::write(&out.join("config.json"), config(folder, dtype, untied)?.as_bytes())?;
+    atomic::write(&out.join("config.json"), config(folder, model, dtype)?.as_bytes())?;
     atomic::write(&out.join(WEIGHTS), &file)
 }
 
 /// The configuration with the dtype of the new weights. Heads of their own have been trained apart from the embeddings.
-fn config(folder: &Path, dtype: SaveDtype, untied: bool) -> Result<String> {
+fn config(folder: &Path, model: &LanguageModel, dtype: SaveDtype) -> Result<String> {
     let path = folder.join("config.json");
     let wrong = |e: &dyn std::fmt::Display| Error::Failure(format!("`{}`: {e}", path.display()));
     let text = fs::read_to_string(&path).map_err(|e| wrong(&e))?;
     let mut config: Value = serde_json::from_str(&text).map_err(|e| wrong(&e))?;
     let key = if config.get("torch_dtype").is_some() { "torch_dtype" } else { "dtype" };
     config[key] = json!(dtype.name());
-    if untied {
+    if HEADS.iter().any(|head| model.weight_names().iter().any(|name| name == head)) {
         config["tie_word_embeddings"] = json!(false);
+    }
+    if let Some(labels) = &model.config().labels {
+        describe_classifier(&mut config, model, labels);
     }
     let mut text = serde_json::to_string_pretty(&config).map_err(|e| wrong(&e))?;
     text.push('\n');
     Ok(text)
 }
 
+/// What transformers must know to read a classifier and to find the last token of a padded text.
+fn describe_classifier(config: &mut Value, model: &LanguageModel, labels: &[String]) {
+    let class = match model.config().model_type.as_str() {
+        "gpt2" => "GPT2",
+        "llama" => "Llama",
+        "qwen2" => "Qwen2",
+        "mistral" => "Mistral",
+        _ => "Bert",
+    };
+    let numbered = || labels.iter().enumerate();
+    config["architectures"] = json!([format!("{class}ForSequenceClassification")]);
+    config["num_labels"] = json!(labels.len());
+    config["id2label"] = numbered().map(|(i, label)| (i.to_string(), json!(label))).collect();
+    config["label2id"] = numbered().map(|(i, label)| (label.clone(), json!(i))).collect();
+    config["problem_type"] = json!("single_label_classification");
+    if let (Some(Value::Null) | None, Some(end)) =
+        (config.get("pad_token_id"), model.config().eos_token_ids.first())
+    {
+        config["pad_token_id"] = json!(end);
+    }
+}
+
 type Named = (String, Vec<usize>, Vec<u8>);
 
 fn tensors(model: &LanguageModel, trained: &TrainedWeights, dtype: SaveDtype) -> Result<Vec<Named>> {
     let used = model.weight_names();
-    let is_second = |name: &str| SECOND_NAMES.contains(&name) && !used.iter().any(|used| used == name);
+    let is_classifier = model.config().labels.is_some();
+    let is_second = |name: &str| {
+        let left_behind =
+            SECOND_NAMES.contains(&name) || is_classifier && name.starts_with(PRETRAINING_HEADS);
+        left_behind && !used.iter().any(|used| used == name)
+    };
     // masks that old files keep as tensors of truth values are computed, not read
     let is_number = |name: &&str| model.checkpoint().tensor_of_any_shape(name).is_ok();
-    let names = model.checkpoint().names().filter(|name| !is_second(name)).filter(is_number);
+    let in_file = model.checkpoint().names().filter(|name| !is_second(name)).filter(is_number);
+    // a new head
+    let new = used.iter().map(String::as_str).filter(|name| !model.checkpoint().contains(name));
     let named = |name: &str| {
+        let written = if is_classifier { beside_a_head(model, name) } else { name.to_string() };
         if let Some(p) = trained.parameters.iter().find(|p| p.name == name) {
-            return Ok((name.to_string(), p.shape().to_vec(), bytes(p.values(), dtype)));
+            return Ok((written, p.shape().to_vec(), bytes(p.values(), dtype)));
         }
         let frozen = model.checkpoint().tensor_of_any_shape(name).map_err(model::Error::from)?;
         let data = match (dtype, frozen.dtype()) {
             (SaveDtype::F32, DType::F32) | (SaveDtype::Bf16, DType::Bf16) => frozen.tensor().bytes().to_vec(),
             _ => bytes(frozen.widened().f32s(), dtype),
         };
-        Ok((name.to_string(), frozen.shape().to_vec(), data))
+        Ok((written, frozen.shape().to_vec(), data))
     };
-    names.map(named).collect()
+    in_file.chain(new).map(named).collect()
+}
+
+/// A weight's name in the file of a classifier: those of the model itself have a prefix there, which some files are without.
+fn beside_a_head(model: &LanguageModel, name: &str) -> String {
+    let prefix = match model.config().architecture {
+        Architecture::Gpt2 => "transformer.",
+        Architecture::Llama => "model.",
+        Architecture::Bert => "bert.",
+        Architecture::T5 => "",
+    };
+    match name.starts_with(prefix) || CLASSIFIERS.iter().any(|head| name.starts_with(head)) {
+        true => name.to_string(),
+        false => format!("{prefix}{name}"),
+    }
 }
 
 fn bytes(x: &[f32], dtype: SaveDtype) -> Vec<u8> {

@@ -39,7 +39,7 @@ pub struct Filled {
 /// Fills every `mask` of `ids` (special tokens included, `prompt` goes in front), with the `top` best tokens of each.
 ///
 /// # Errors
-/// There is no mask, the text does not fit the model, or the model computes NaN.
+/// The model is a classifier, there is no mask, the text does not fit the model, or the model computes NaN.
 pub fn fill(
     model: &LanguageModel,
     prompt: Option<&SoftPrompt>,
@@ -50,6 +50,7 @@ pub fn fill(
     let soft = (0..prompt.map_or(0, SoftPrompt::n_soft) as u32).map(Source::Soft);
     let prompt = prompt.map(SoftPrompt::constant);
     let mut row: Vec<Source> = soft.chain(ids.iter().map(|&id| Source::Text(id))).collect();
+    model.check_speaks()?;
     model.check_row(&row, prompt.as_ref())?;
     let masks: Vec<usize> = (0..row.len()).filter(|&i| row[i] == Source::Text(mask)).collect();
     if masks.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! The model's weights stay in a read-only memory map of the original file; a soft prompt of a few vectors is all that is trained,
 //! unless copies of the weights are, for comparison. Reading order: [`template`] and [`task`] (what is put around a text), [`data`] and
-//! [`encode`] (from files to rows of tokens), [`verbalizer`] (from answer strings to labels), [`soft_prompt`], [`init`] and [`prompt_encoder`], [`trained_weights`], [`learner`] (either of the two), [`mod@train`], [`evaluate`], and
+//! [`encode`] (from files to rows of tokens), [`verbalizer`] (from answer strings to labels), [`soft_prompt`], [`init`] and [`prompt_encoder`], [`trained_weights`], [`head`], [`learner`] (either of the two), [`mod@train`], [`evaluate`], and
 //! [`adapter`] (prompts on disk, as PEFT reads and writes them).
 //!
 //! The layers below are re-exported for crates that embed this one: [`kernels`], [`tensor`], [`autograd`], [`model`].
@@ -20,6 +20,7 @@ pub mod error;
 pub mod evaluate;
 pub mod few_shot;
 pub mod fill_mask;
+pub mod head;
 pub mod hub;
 pub mod init;
 pub mod label_words;

@@ -44,10 +44,17 @@ impl std::fmt::Display for Selection {
 }
 
 impl Selection {
+    /// Whether only the head of a classifier is trained: a linear probe.
+    pub fn is_head(&self) -> bool {
+        self.0 == "head"
+    }
+
     /// Whether the weight `name` of a model of `n_layers` is trained.
     fn takes(&self, name: &str, n_layers: usize) -> bool {
         match (&*self.0, self.0.strip_prefix("last:").and_then(|n| n.parse::<usize>().ok())) {
             ("all", _) => true,
+            // in `TrainedWeights::of`, whatever the selection
+            ("head", _) => false,
             // Ben Zaken, Goldberg & Ravfogel 2022
             ("bitfit", _) => name.ends_with(".bias") || name.ends_with(".beta"),
             (_, Some(last)) => layer(name).is_none_or(|i| i + last >= n_layers) && !is_table(name),
@@ -67,6 +74,19 @@ pub(crate) fn is_table(name: &str) -> bool {
     tables.iter().any(|table| name.contains(table))
 }
 
+/// That a model's weights can be trained.
+///
+/// # Errors
+/// It is quantised.
+pub(crate) fn check_trainable(model: &LanguageModel) -> Result<()> {
+    match model.checkpoint().metadata() {
+        None => Ok(()),
+        Some(_) => Err(Error::Input(
+            "the weights of a GGUF file are not trained; use the model's Hugging Face folder, or train a prompt".into(),
+        )),
+    }
+}
+
 /// Trained copies of weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainedWeights {
@@ -75,25 +95,21 @@ pub struct TrainedWeights {
 }
 
 impl TrainedWeights {
-    /// Copies of the selected weights.
+    /// Copies of the selected weights; of a classifier, its head is always among them.
     ///
     /// # Errors
     /// Nothing is selected, or the model is quantised.
     pub fn of(model: &LanguageModel, selection: &Selection) -> Result<TrainedWeights> {
-        if model.checkpoint().metadata().is_some() {
-            return Err(Error::Input(
-                "the weights of a GGUF file are not trained; use the model's Hugging Face folder, or train a prompt".into(),
-            ));
-        }
-        let n_layers = model.config().n_layers;
-        let names = model.weight_names().iter().filter(|name| selection.takes(name, n_layers));
+        check_trainable(model)?;
+        let (n_layers, head) = (model.config().n_layers, model.classifier_weights());
+        let is_trained = |name: &&String| head.contains(name) || selection.takes(name, n_layers);
         let copy = |name: &String| {
-            let mut tensor = model.checkpoint().tensor_of_any_shape(name)?.widened().tensor().clone();
+            let mut tensor = model.weight(name)?;
             tensor.make_mut();
             Ok(Parameter { name: name.clone(), tensor })
         };
         let parameters: Vec<Parameter> =
-            names.map(copy).collect::<std::result::Result<_, tensor::Error>>().map_err(model::Error::from)?;
+            model.weight_names().iter().filter(is_trained).map(copy).collect::<Result<_>>()?;
         if parameters.is_empty() {
             let some: Vec<&str> = model.weight_names().iter().take(3).map(String::as_str).collect();
             return Err(Error::Input(format!(

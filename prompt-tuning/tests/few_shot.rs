@@ -34,9 +34,10 @@ fn task(template: &str) -> Task {
     Task::parse(&(head + labels)).expect("a task")
 }
 
-fn opened(name: &str) -> (LanguageModel, Letters, Reader) {
+fn opened(name: &str) -> (LanguageModel, Letters, Reader<'static>) {
     let model = LanguageModel::open(&fixture::model_path(name)).expect("a model");
-    let reader = Reader::of(model.config());
+    let Reader { family, n_positions, vocab_size, decoder_start, .. } = Reader::of(model.config());
+    let reader = Reader { family, n_positions, vocab_size, decoder_start, labels: None };
     (model, Letters { family: reader.family }, reader)
 }
 

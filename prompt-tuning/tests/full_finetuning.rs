@@ -16,7 +16,7 @@ use prompt_tuning::{Learner, evaluate};
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
 
-const CASES: [&str; 9] = [
+const CASES: [&str; 12] = [
     "gpt2-tied-f32",
     "gpt2-square",
     "llama-gqa-tied-bf16",
@@ -26,6 +26,9 @@ const CASES: [&str; 9] = [
     "bert-untied",
     "t5-v1.0-relu-tied",
     "t5-v1.1-gated-bf16",
+    "gpt2-classifier",
+    "llama-classifier",
+    "bert-classifier",
 ];
 
 fn recorded(case: &str, kind: &str) -> std::path::PathBuf {
@@ -112,7 +115,9 @@ fn ten_steps_are_those_of_torch() {
 
 #[test]
 fn recomputing_changes_no_bit() {
-    for case in ["gpt2-tied-f32", "llama-gqa-tied-bf16", "bert-english", "t5-v1.0-relu-tied"] {
+    for case in
+        ["gpt2-tied-f32", "llama-gqa-tied-bf16", "bert-english", "t5-v1.0-relu-tied", "bert-classifier"]
+    {
         let (model, rows) = open(case);
         let (kept, again) =
             (gradients(&model, &rows, Tape::new()), gradients(&model, &rows, Tape::recomputing()));

@@ -58,7 +58,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
         let why = "its answers are texts, and only the probabilities of labels can be calibrated";
         return Err(Error::file(&args.task, format!("--calibration {}: {why}", calibration.name())));
     }
-    let (session, prompt) = args.on.open(&args.common)?;
+    let (session, prompt) = args.on.open_for_labels(&args.common)?;
     let task = task_for_prompt(task, prompt.as_ref().map(kind_and_length))?;
     let encoder = session.task_encoder(&task)?;
     check_prompt_length(&encoder, prompt.as_ref())?;

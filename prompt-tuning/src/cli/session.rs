@@ -37,6 +37,14 @@ impl PromptedModel {
         let prompt = self.prompt.as_deref().map(|path| session.prompt(path, self.force)).transpose()?;
         Ok((session, prompt))
     }
+
+    /// The same for a command that wants labels, which a classifier has too; but nothing stands in front of its texts.
+    pub(super) fn open_for_labels(&self, common: &Common) -> Result<(Session, Option<SoftPrompt>)> {
+        match &self.prompt {
+            Some(_) => self.open(common),
+            None => Ok((Session::open_any(&self.model, common)?, None)),
+        }
+    }
 }
 
 /// An opened model.
@@ -52,8 +60,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Opens the model `name`: a folder or a hub id.
+    /// Opens the model `name`, which predicts tokens: a folder or a hub id.
     pub(super) fn open(name: &str, common: &Common) -> Result<Session> {
+        let session = Session::open_any(name, common)?;
+        session.model.check_speaks()?;
+        Ok(session)
+    }
+
+    /// Opens the model `name`, which may be a classifier.
+    pub(super) fn open_any(name: &str, common: &Common) -> Result<Session> {
         let folder = hub::model_folder(name)?;
         let mut model = LanguageModel::open(&folder)?;
         model.set_precision(common.precision.into());
@@ -70,7 +85,7 @@ impl Session {
         self.tokenizer.as_ref().ok().map(|t| t as &dyn Encode)
     }
 
-    pub(super) fn reader(&self) -> Reader {
+    pub(super) fn reader(&self) -> Reader<'_> {
         let reader = Reader::of(self.model.config());
         Reader { n_positions: reader.n_positions.saturating_sub(self.n_ahead), ..reader }
     }

@@ -62,8 +62,11 @@ pub(super) struct TrainArgs {
     /// With --method prefix: keys and values are made by two linear layers with tanh between them
     #[arg(long)]
     pub(super) prefix_projection: bool,
+    /// With --method full: a linear layer at the last token, or at [CLS], says which label, in place of label words
+    #[arg(long)]
+    pub(super) head: bool,
     /// Weights that --method full trains: all, bitfit (biases), last:N (the last N layers), or names with *, separated by
-    /// commas [default: all]
+    /// commas; of a classifier its head in any case, with head nothing else [default: all]
     #[arg(long, value_name = "W")]
     pub(super) weights: Option<Selection>,
     /// Number format in which --method full writes the model [default: f32]
@@ -170,8 +173,8 @@ fn above_zero(text: &str) -> std::result::Result<f32, String> {
 }
 
 impl TrainArgs {
-    /// What is trained, on a model of this width.
-    fn method(&self, d_model: usize) -> Result<prompt_encoder::Method> {
+    /// That every option has something to do.
+    fn check_idle(&self) -> Result<()> {
         let is_lstm = self.method == Method::PTuning && self.encoder == Some(EncoderKind::Lstm);
         let has_network = self.method == Method::PTuning || self.prefix_projection;
         let idle = [
@@ -179,32 +182,39 @@ impl TrainArgs {
             ("--encoder-layers", self.encoder_layers.is_some() && !is_lstm),
             ("--encoder-hidden", self.encoder_hidden.is_some() && !has_network),
             ("--prefix-projection", self.prefix_projection && self.method != Method::Prefix),
+            ("--head", self.head && self.method != Method::Full),
             ("--weights", self.weights.is_some() && self.method != Method::Full),
+            ("--weights head", self.weights.as_ref().is_some_and(Selection::is_head) && !self.head),
             ("--save-dtype", self.save_dtype.is_some() && self.method != Method::Full),
             ("--init", self.init.is_some() && self.method == Method::Full),
             ("--prompt-length", self.prompt_length.is_some() && self.method == Method::Full),
         ];
-        if let Some((flag, _)) = idle.into_iter().find(|(_, idle)| *idle) {
-            return Err(Error::Input(format!(
+        match idle.into_iter().find(|(_, idle)| *idle) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Error::Input(format!(
                 "{flag} does nothing here: --encoder and --encoder-hidden go with --method p-tuning, --encoder-layers with \
-                 --encoder lstm, --prefix-projection (and --encoder-hidden) with --method prefix, --weights and --save-dtype with \
-                 --method full, --init and --prompt-length with the others"
-            )));
+                 --encoder lstm, --prefix-projection (and --encoder-hidden) with --method prefix, --head, --weights and \
+                 --save-dtype with --method full, --weights head with --head, --init and --prompt-length with the others"
+            ))),
         }
+    }
+
+    /// What is trained, on a model of this width.
+    fn method(&self, d_model: usize) -> prompt_encoder::Method {
         let hidden = self.encoder_hidden.map_or(d_model, |n| n as usize);
         match (self.method, self.encoder.unwrap_or(EncoderKind::Mlp)) {
-            (Method::Soft, _) => Ok(prompt_encoder::Method::Soft),
-            (Method::PTuning, EncoderKind::Mlp) => Ok(prompt_encoder::Method::Mlp { hidden }),
+            (Method::Soft, _) => prompt_encoder::Method::Soft,
+            (Method::PTuning, EncoderKind::Mlp) => prompt_encoder::Method::Mlp { hidden },
             (Method::PTuning, EncoderKind::Lstm) => {
                 let layers = self.encoder_layers.unwrap_or(2) as usize;
-                Ok(prompt_encoder::Method::Lstm { hidden, layers })
+                prompt_encoder::Method::Lstm { hidden, layers }
             }
             (Method::Prefix, _) if self.prefix_projection => {
-                Ok(prompt_encoder::Method::ProjectedPrefix { hidden })
+                prompt_encoder::Method::ProjectedPrefix { hidden }
             }
-            (Method::Prefix, _) => Ok(prompt_encoder::Method::Prefix),
+            (Method::Prefix, _) => prompt_encoder::Method::Prefix,
             // there is no prompt
-            (Method::Full, _) => Ok(prompt_encoder::Method::default()),
+            (Method::Full, _) => prompt_encoder::Method::default(),
         }
     }
 
@@ -246,6 +256,7 @@ impl TrainArgs {
 
 pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     args.common.apply()?;
+    args.check_idle()?;
     super::catch_interrupts();
     let mut inputs = Inputs::read(args)?;
     let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
@@ -254,7 +265,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
             "--out is the folder of the model, which is only read; choose another".into(),
         ));
     }
-    let method = args.method(inputs.session.model.config().d_model)?;
+    let method = args.method(inputs.session.model.config().d_model);
     let settings = args.settings(inputs.rows.len(), inputs.session.model.family(), method);
     // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
     let initial = inputs.initial(args, &settings)?;

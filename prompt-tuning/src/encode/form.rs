@@ -11,6 +11,9 @@
 //! `<X>` is T5's `<extra_id_0>`, which stands for a gap of any length: masks side by side are one gap, the next gap has
 //! the next number. A template with `{label}` has no gap: the decoder then answers `start a1 a2 </s>`, as in Lester et al.
 //! 2021, and the end is scored as well.
+//!
+//! A classifier reads the template without its answer and says at one token which label it is: at the last, or a masked model
+//! at the first, `[CLS]`. The labels are the tokens that it predicts there.
 
 use autograd::ops::Source;
 use model::{Family, Prediction, Row};
@@ -33,6 +36,11 @@ pub(super) enum Piece {
 pub(super) enum Form {
     /// The answer continues the text.
     Causal,
+    /// The head at one token says which label.
+    Classifier {
+        /// Whether that is the first token or the last.
+        first: bool,
+    },
     /// Masks stand for the answer.
     Masked {
         /// The mask token.
@@ -58,6 +66,7 @@ impl Form {
         end: &[u32],
     ) -> Result<Form, String> {
         match reader.family {
+            family if reader.labels.is_some() => Ok(Form::Classifier { first: family == Family::Masked }),
             Family::Causal => Ok(Form::Causal),
             Family::Masked => match tokenizer.mask() {
                 Some(mask) => Ok(Form::Masked { mask }),
@@ -82,7 +91,9 @@ impl Form {
     pub(super) fn tokens(&self, tokenizer: &dyn Encode, answer: &str) -> Outcome<Vec<u32>> {
         match self {
             Form::Seq2Seq { .. } => tokenizer.encode(answer, false),
-            Form::Causal | Form::Masked { .. } => tokenizer.encode_continuation(answer),
+            Form::Causal | Form::Classifier { .. } | Form::Masked { .. } => {
+                tokenizer.encode_continuation(answer)
+            }
         }
     }
 
@@ -90,6 +101,7 @@ impl Form {
     pub(super) fn check(&self, template: &Template) -> Result<(), String> {
         let slots: Vec<Slot> = template.slots().collect();
         let parts = template.parts();
+        let n_last = parts.iter().rev().take_while(|part| matches!(part, Part::Answer(_))).count();
         match (self, &slots[..]) {
             (Form::Causal, []) => {
                 Err("it has no `{label}`; for a causal model end the template with it".into())
@@ -111,7 +123,7 @@ impl Form {
             (Form::Causal, [slot]) if parts.len() == 1 => {
                 Err(format!("nothing is in front of {slot}; a causal model needs something to continue"))
             }
-            (Form::Causal, [slot]) if parts.last() != Some(&Part::Answer(*slot)) => {
+            (Form::Causal | Form::Classifier { first: false }, [slot, ..]) if n_last < slots.len() => {
                 Err(format!("something follows {slot}; a causal model needs it at the end"))
             }
             _ => Ok(()),
@@ -121,6 +133,9 @@ impl Form {
     /// That an answer can be a text of its own, which has [`Form::check`]'s approval otherwise.
     pub(super) fn check_open(&self, template: &Template) -> Result<(), String> {
         match self {
+            Form::Classifier { .. } => {
+                Err("its answer is a text; a classifier says which label, give it [labels]".into())
+            }
             Form::Masked { .. } => {
                 Err("its answer is a text; a masked model only fills masks, give it [labels]".into())
             }
@@ -153,17 +168,29 @@ impl Form {
     /// The row that asks for `answer`, which passed [`Form::check_answer`].
     pub(super) fn row(&self, pieces: &[Piece], answer: &[u32]) -> Result<Row, String> {
         match self {
-            Form::Causal => {
-                let front = pieces.iter().filter_map(|piece| match piece {
-                    Piece::Token(source) => Some(*source),
-                    Piece::Answer(_) => None,
-                });
-                continuation(front.collect(), answer)
-            }
+            Form::Causal => continuation(without_answer(pieces), answer),
+            Form::Classifier { first } => labelled(without_answer(pieces), *first, answer),
             Form::Masked { mask } => Ok(masked(pieces, *mask, answer)),
             Form::Seq2Seq { start, end, gaps } => Ok(decoded(pieces, (*start, end, gaps), answer)),
         }
     }
+}
+
+/// The tokens of the text without its answer.
+fn without_answer(pieces: &[Piece]) -> Vec<Source> {
+    let source = |piece: &Piece| match piece {
+        Piece::Token(source) => Some(*source),
+        Piece::Answer(_) => None,
+    };
+    pieces.iter().filter_map(source).collect()
+}
+
+/// A text whose label, the only token of `answer`, is predicted at its first or its last token.
+fn labelled(tokens: Vec<Source>, first: bool, answer: &[u32]) -> Result<Row, String> {
+    let last = tokens.len().checked_sub(1).ok_or("there is no text that could have a label")?;
+    let at = if first { 0 } else { last };
+    let scored = answer.iter().map(|&token| Prediction { at, token }).collect();
+    Ok(Row { encoder: Vec::new(), tokens, scored, weight: 1.0 })
 }
 
 /// `front`, and then `answer`, which is scored.

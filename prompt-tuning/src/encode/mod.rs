@@ -30,7 +30,7 @@ pub use self::reader::Reader;
 pub use self::tokenizer::Encode;
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
-use crate::task::{Answers, Task};
+use crate::task::{Answers, Label, Task};
 use crate::template::{Filled, Part, Segment, SoftStart};
 
 /// An answer of the verbalizer.
@@ -47,7 +47,7 @@ pub struct Candidate {
 /// Encodes the examples of a task.
 pub struct TaskEncoder<'a> {
     tokenizer: &'a dyn Encode,
-    reader: Reader,
+    reader: Reader<'a>,
     form: Form,
     task: &'a Task,
     chat: Option<ChatTemplate>,
@@ -64,8 +64,9 @@ impl<'a> TaskEncoder<'a> {
     /// Tokenizes what all examples have in common.
     ///
     /// # Errors
-    /// A template that the model's family cannot use, words or answers that this vocabulary does not have.
-    pub fn new(task: &'a Task, tokenizer: &'a dyn Encode, reader: Reader) -> Result<TaskEncoder<'a>> {
+    /// A template that the model's family cannot use, words or answers that this vocabulary does not have, labels that are not
+    /// those of a classifier.
+    pub fn new(task: &'a Task, tokenizer: &'a dyn Encode, reader: Reader<'a>) -> Result<TaskEncoder<'a>> {
         TaskEncoder::in_chat(task, tokenizer, reader, None)
     }
 
@@ -76,7 +77,7 @@ impl<'a> TaskEncoder<'a> {
     pub fn in_chat(
         task: &'a Task,
         tokenizer: &'a dyn Encode,
-        reader: Reader,
+        reader: Reader<'a>,
         chat: Option<ChatTemplate>,
     ) -> Result<TaskEncoder<'a>> {
         let wrong = |why: String| Error::Input(format!("task `{}`: {why}", task.name));
@@ -108,17 +109,10 @@ impl<'a> TaskEncoder<'a> {
             next += n;
             reader.check_soft(next as usize).map_err(wrong)?;
         }
-        let candidates = candidates(task, tokenizer, &form, chat.is_some())?;
-        for Candidate { label, answer, tokens } in &candidates {
-            let check = match tokenizer.unknown() {
-                Some(unknown) if tokens.contains(&unknown) => {
-                    Err("has a word or character that this vocabulary does not have; use another".into())
-                }
-                _ => form.check_answer(&task.template, tokens),
-            };
-            let answer = &task.labels()[*label].answers[*answer];
-            check.map_err(|why| wrong(format!("answer {answer:?} {why}")))?;
-        }
+        let candidates = match reader.labels {
+            Some(labels) => labelled(task, labels).map_err(wrong)?,
+            None => candidates(task, tokenizer, &form, chat.is_some())?,
+        };
         Ok(TaskEncoder { tokenizer, reader, form, task, chat, around, soft, words, candidates })
     }
 
@@ -338,6 +332,21 @@ fn around(tokenizer: &dyn Encode) -> Result<[Vec<u32>; 2]> {
     Ok([before.to_vec(), rest.strip_prefix(plain.as_slice()).unwrap_or_default().to_vec()])
 }
 
+/// The labels of a task as a classifier knows them: by the number that is their token.
+fn labelled(task: &Task, labels: &[String]) -> Result<Vec<Candidate>, String> {
+    let candidate = |(label, l): (usize, &Label)| {
+        let token = labels.iter().position(|name| *name == l.name)? as u32;
+        Some(Candidate { label, answer: 0, tokens: vec![token] })
+    };
+    let all: Option<Vec<Candidate>> = task.labels().iter().enumerate().map(candidate).collect();
+    all.filter(|all| all.len() == labels.len()).ok_or_else(|| {
+        let (ours, theirs) = (task.label_names(), labels.join(", "));
+        format!(
+            "its labels are {ours}, those of the classifier are {theirs}; they must be the same, in any order"
+        )
+    })
+}
+
 /// The answers of all labels. Strings that are the same to the tokenizer (by case or spaces) are one answer of a label.
 fn candidates(task: &Task, tokenizer: &dyn Encode, form: &Form, in_chat: bool) -> Result<Vec<Candidate>> {
     let mut candidates: Vec<Candidate> = Vec::new();
@@ -345,7 +354,12 @@ fn candidates(task: &Task, tokenizer: &dyn Encode, form: &Form, in_chat: bool) -
         for (answer, text) in l.answers.iter().enumerate() {
             let tokens = form.tokens(tokenizer, if in_chat { text.trim_start() } else { text })?;
             match candidates.iter().find(|c| c.tokens == tokens) {
-                None => candidates.push(Candidate { label, answer, tokens }),
+                None => {
+                    check_answer(tokenizer, form, task, &tokens).map_err(|why| {
+                        Error::Input(format!("task `{}`: answer {text:?} {why}", task.name))
+                    })?;
+                    candidates.push(Candidate { label, answer, tokens });
+                }
                 Some(same) if same.label == label => {}
                 Some(same) => {
                     let other = &task.labels()[same.label];
@@ -359,6 +373,16 @@ fn candidates(task: &Task, tokenizer: &dyn Encode, form: &Form, in_chat: bool) -
         }
     }
     Ok(candidates)
+}
+
+/// That the vocabulary has the answer, and the template a place for it; the error continues a sentence about the answer.
+fn check_answer(tokenizer: &dyn Encode, form: &Form, task: &Task, tokens: &[u32]) -> Result<(), String> {
+    match tokenizer.unknown() {
+        Some(unknown) if tokens.contains(&unknown) => {
+            Err("has a word or character that this vocabulary does not have; use another".into())
+        }
+        _ => form.check_answer(&task.template, tokens),
+    }
 }
 
 /// The results in order, or the error of the first row that has one, whichever thread met one first.

@@ -16,7 +16,7 @@ pub struct PairEncoder<'a> {
     /// Virtual tokens in front of every row.
     pub n_soft: usize,
     /// What the model can read.
-    pub reader: Reader,
+    pub reader: Reader<'a>,
 }
 
 impl PairEncoder<'_> {

@@ -13,6 +13,7 @@ use crate::data::{self, Labels};
 use crate::encode::TaskEncoder;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Exam};
+use crate::head;
 use crate::init::{Init, InitContext};
 use crate::learner::Learner;
 use crate::prompt_encoder::{Method, PromptEncoder};
@@ -51,7 +52,8 @@ impl Inputs {
         let task = args.task.as_deref().map(Task::read).transpose()?;
         let init = args.init.as_deref().map(str::parse).transpose();
         let init = init.map_err(|e: String| Error::Input(format!("--init {e}")))?;
-        let mut session = Session::open(&args.model, &args.common)?;
+        let mut session = Session::open_any(&args.model, &args.common)?;
+        put_head(args, &mut session, task.as_ref())?;
         if args.method == cli::train::Method::Prefix {
             session.model.check_prefix()?;
             let in_template = task.as_ref().and_then(|t| t.template.without_soft_prefix()).map(|(_, n)| n);
@@ -218,6 +220,7 @@ impl Inputs {
         hash.update(self.session.model.fingerprint());
         hash.update(self.init.to_string());
         hash.update((self.session.n_ahead as u64).to_le_bytes());
+        self.session.model.config().labels.iter().flatten().for_each(|label| hash.update(label));
         if args.common.precision != Precision::F32 {
             hash.update("bf16"); // other numbers at every step
         }
@@ -315,6 +318,32 @@ impl Inputs {
             serde_json::Map::from_iter([("n".into(), rows.len().into()), ("loss".into(), loss.into())]);
         Ok(DevReport { step, score: -loss, metrics })
     }
+}
+
+/// A classifier if `--head` asks for one: that of the model, or a new one for the labels of the task.
+fn put_head(args: &TrainArgs, session: &mut Session, task: Option<&Task>) -> Result<()> {
+    let labels = session.model.config().labels.as_ref().map(Vec::len);
+    match (args.head, labels) {
+        (true, _) if task.is_none() => {
+            return Err(Error::Input(
+                "--head says which label of a task; give the task file with --task".into(),
+            ));
+        }
+        (true, Some(_)) | (false, None) => {}
+        (true, None) => {
+            let labels = task.map_or(&[][..], Task::labels);
+            let names: Vec<String> = labels.iter().map(|label| label.name.clone()).collect();
+            session.model = head::on(&session.model, &names, args.seed)?;
+        }
+        (false, Some(n)) => {
+            return Err(Error::Input(format!(
+                "`{}` has a classifier of {n} labels, which needs none of the label words; go on training it with \
+                 --method full --head",
+                session.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Where a prompt starts when nobody says: from common words, or from numbers as PEFT's prefixes do where no words can be.

@@ -7,6 +7,7 @@ use crate::data::{Content, Pair};
 use crate::task::Task;
 use crate::template::Template;
 
+mod classifier;
 mod context;
 
 const BOS: u32 = 256;
@@ -16,7 +17,8 @@ const AB: u32 = 258;
 const MASK: u32 = 259;
 /// The first of three gaps, which count down.
 const GAP: u32 = 269;
-const READER: Reader = Reader { family: Family::Causal, n_positions: 30, vocab_size: 260, decoder_start: 3 };
+const READER: Reader =
+    Reader { family: Family::Causal, n_positions: 30, vocab_size: 260, decoder_start: 3, labels: None };
 
 #[derive(Default)]
 struct Bytes {
