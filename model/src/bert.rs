@@ -39,9 +39,11 @@ pub(crate) struct Bert {
 
 /// The head's own layer, before the matrix whose outputs are tokens or labels.
 #[derive(Clone, Debug)]
-enum Head {
-    Masked { transform: Linear, norm: LayerNorm, activation: Activation },
-    Classifier { pooler: Linear },
+struct Head {
+    /// `transform` of a masked model, `pooler` of a classifier.
+    dense: Linear,
+    /// What follows in a masked model; in a classifier it is tanh.
+    masked: Option<(Activation, LayerNorm)>,
 }
 
 #[derive(Clone, Debug)]
@@ -103,20 +105,16 @@ impl Bert {
                 Arc::make_mut(block);
             [query, key, value, attention_output, intermediate, output]
         });
-        blocks.chain([match &mut self.head {
-            Head::Masked { transform, .. } => transform,
-            Head::Classifier { pooler } => pooler,
-        }])
+        blocks.chain([&mut self.head.dense])
     }
 
     /// Hidden states of the wanted tokens as the decoder takes them: those of [`Bert::encode`] through the head's own layer.
     pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, step: Step) -> Value {
         let x = self.encode(tape, embeds, step);
-        match &self.head {
-            Head::Masked { transform, norm, activation: act } => {
-                norm.forward(tape, &activation(tape, &linear(tape, &x, transform, None), *act))
-            }
-            Head::Classifier { pooler } => tanh(tape, &linear(tape, &x, pooler, None)),
+        let h = linear(tape, &x, &self.head.dense, None);
+        match &self.head.masked {
+            Some((f, norm)) => norm.forward(tape, &activation(tape, &h, *f)),
+            None => tanh(tape, &h),
         }
     }
 
@@ -142,16 +140,15 @@ impl Head {
         const TRANSFORM: &str = "cls.predictions.transform";
         let dense = |name: &str| linear_layer(weights, name, (config.d_model, config.d_model), true);
         if config.labels.is_some() {
-            return Ok(Head::Classifier { pooler: dense(&pooler_name(|name| weights.contains(name)))? });
+            let dense = dense(&pooler_name(|name| weights.contains(name)))?;
+            return Ok(Head { dense, masked: None });
         }
         if !weights.contains(&format!("{TRANSFORM}.dense.weight")) {
             return Err(no_head(weights));
         }
-        Ok(Head::Masked {
-            transform: dense(&format!("{TRANSFORM}.dense"))?,
-            norm: LayerNorm::load(weights, config, &format!("{TRANSFORM}.LayerNorm"))?,
-            activation: config.activation,
-        })
+        let norm = LayerNorm::load(weights, config, &format!("{TRANSFORM}.LayerNorm"))?;
+        let dense = dense(&format!("{TRANSFORM}.dense"))?;
+        Ok(Head { dense, masked: Some((config.activation, norm)) })
     }
 }
 

@@ -25,6 +25,9 @@ train = "--method soft --prompt-length 3"
 [[method]]
 name = "full"
 train = "--method full --lr 0.01"
+[[method]]
+name = "head"
+train = "--method full --head --lr 0.01"
 "#;
 const WORDINGS: &str = "[templates]\nother = \"so {text} {mask}\"\n";
 
@@ -104,6 +107,9 @@ fn every_method_is_measured_and_a_cell_is_not_measured_twice() {
         assert!(cell["after"]["perplexity"].as_f64().unwrap() > 1.0);
         assert_eq!(cell["after"]["others"].as_array().unwrap().len(), 1);
     }
+    // a classifier says nothing of other tasks
+    assert_eq!(cells(&found, "head").len(), 4);
+    assert_eq!(cells(&found, "head")[0]["after"]["others"], json!([]));
     // the prompt is kept, the trained model is not
     let kept = |method: &str, file: &str| {
         let folders = std::fs::read_dir(bench.case.path("out/cells")).unwrap().flatten().map(|e| e.path());

@@ -43,8 +43,8 @@ pub(super) struct CompareArgs {
     /// Labelled data that is measured; no method looks at it
     #[arg(long, value_name = "F")]
     pub(super) data: PathBuf,
-    /// Methods: a file as `compare --help` of the documentation shows [default: zero-shot, few-shot, hard prompt, soft prompts,
-    /// prefix, biases, all weights]
+    /// Methods: a file as in the documentation of compare [default: zero-shot, few-shot, hard prompt, soft prompts, prefix, biases,
+    /// all weights, a classifier]
     #[arg(long, value_name = "P.toml")]
     pub(super) plan: Option<PathBuf>,
     /// Only the methods of these names, which may have a *

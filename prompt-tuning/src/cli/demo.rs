@@ -123,6 +123,7 @@ struct Story {
     accuracy: Option<f64>,
     /// The cell at hand, and whether it trains a prompt.
     cell: Option<(String, Kind)>,
+    /// Of the first prompt: a prefix that comes later has no words.
     prompt: Option<PathBuf>,
 }
 
@@ -202,7 +203,9 @@ impl Watch for Story {
             format!("   {} numbers trained in {:.0} s, {kept:.0} kB kept", training.trained, training.seconds)
         });
         self.tell(&format!("  {:.1} %{cost}\n", 100.0 * accuracy));
-        if let Some((name, Kind::Prompt)) = self.cell.take() {
+        if let Some((name, Kind::Prompt)) = self.cell.take()
+            && self.prompt.is_none()
+        {
             self.prompt = Some(self.out.join("cells").join(name));
         }
     }
