@@ -154,7 +154,7 @@ fn every_instruction_set_takes_the_same_step() {
         let (others, other_sums) = steps(isa);
         assert!(others == exact, "{}", isa.name());
         for (other, sum) in other_sums.iter().zip(&sums) {
-            close(other, sum, Tolerance::both(1e-6)).expect(isa.name());
+            close(other, sum, Tolerance::both(1e-6)).unwrap_or_else(|why| panic!("{}: {why:?}", isa.name()));
         }
     }
 }

@@ -43,9 +43,8 @@ pub(super) fn run(args: &ScaleArgs) -> Result<ExitCode> {
     print_line(scale.table().trim_end())?;
     print_line("")?;
     scale.findings.iter().try_for_each(|sentence| print_line(sentence))?;
-    match &args.out {
-        Some(out) => print_line(&format!("report: {}", out.display()))?,
-        None => {}
+    if let Some(out) = &args.out {
+        print_line(&format!("report: {}", out.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -170,9 +170,12 @@ fn sized(comparison: &Comparison) -> Sized {
     }
 }
 
+/// What is said, which difference tells, and the difference.
+type Claim = (&'static str, &'static str, fn(&Sized) -> Option<Estimate>);
+
 /// What is said of scale, and what is seen here.
 fn sentences(models: &[Sized]) -> Vec<String> {
-    let claims: [(&str, &str, fn(&Sized) -> Option<Estimate>); 2] = [
+    let claims: [Claim; 2] = [
         ("Prompt tuning catches up as models grow", "best prompt less best weights", |m| {
             m.prompt_less_weights
         }),
@@ -183,10 +186,7 @@ fn sentences(models: &[Sized]) -> Vec<String> {
     claims.into_iter().filter_map(|claim| sentence(models, claim)).collect()
 }
 
-fn sentence(
-    models: &[Sized],
-    (claim, what, of): (&str, &str, fn(&Sized) -> Option<Estimate>),
-) -> Option<String> {
+fn sentence(models: &[Sized], (claim, what, of): Claim) -> Option<String> {
     let known: Vec<(&Sized, Estimate)> = models.iter().filter_map(|m| Some((m, of(m)?))).collect();
     let [(_, small), .., (_, large)] = &known[..] else { return None };
     let each: Vec<String> = known
