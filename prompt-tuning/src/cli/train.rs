@@ -62,7 +62,7 @@ pub(super) struct TrainArgs {
     /// With --method prefix: keys and values are made by two linear layers with tanh between them
     #[arg(long)]
     pub(super) prefix_projection: bool,
-    /// With --method full: a linear layer at the last token, or at [CLS], says which label, in place of label words
+    /// With --method full: a linear layer at the last token, or at `[CLS]`, says which label, in place of label words
     #[arg(long)]
     pub(super) head: bool,
     /// Weights that --method full trains: all, bitfit (biases), last:N (the last N layers), or names with *, separated by
