@@ -43,7 +43,9 @@ fn what_is_not_computed_is_noticed() {
             assert!(verify(&mut *kernel, |_| ()).is_err(), "{}", case.name());
             let spoilt = |kernel: &mut dyn Kernel| {
                 kernel.run(Isa::best());
-                kernel.outputs()[0][0] += 0.01;
+                let mut outputs = kernel.outputs();
+                let first = outputs.iter_mut().find(|out| !out.is_empty()).expect("an output");
+                first[0] += 0.01;
             };
             assert!(verify(&mut *kernel, spoilt).is_err(), "{}", case.name());
         }

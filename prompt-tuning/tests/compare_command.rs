@@ -149,6 +149,7 @@ fn comparisons_that_cannot_be() {
     assert!(other.contains("another model, task, data, text or budget"), "{other}");
     bench.case.file("text.txt", "");
     assert!(bench.refused(&["--overwrite"]).contains("there is no text in it"));
+    bench.case.file("text.txt", "it was a long day");
     bench.case.file("task.toml", TASK.replace("{text}", "{soft:2}{text}"));
     assert!(bench.refused(&["--overwrite"]).contains("soft tokens"));
     bench.case.file("task.toml", TASK);

@@ -44,18 +44,20 @@ impl Cost {
         };
         let mut per_token = 0.0;
         for name in model.weight_names() {
-            let shape =
-                model.checkpoint().tensor_of_any_shape(name).map_err(model::Error::from)?.shape().to_vec();
-            let (Some(layer), false, true) = (layer(name), is_table(name), shape.len() == 2) else {
-                continue;
-            };
+            // what is no layer's is a table or the head
+            let Some(layer) = layer(name).filter(|_| !is_table(name)) else { continue };
+            let weight = model.checkpoint().tensor_of_any_shape(name).map_err(model::Error::from)?;
+            let &[rows, columns] = weight.shape() else { continue };
             let passes =
                 1 + usize::from(lowest.is_some_and(|lowest| layer >= lowest)) + usize::from(is_trained(name));
-            per_token += (2 * passes * shape[0] * shape[1]) as f64;
+            per_token += (2 * passes * rows * columns) as f64;
         }
-        let (rows, width) = (model.embedding().rows(), model.embedding().width());
-        let head_trained = trained.iter().any(|name| name.contains("lm_head") || is_tied(name));
-        let per_scored = (2 * (2 + usize::from(head_trained)) * rows * width) as f64;
+        let (vocabulary, width) = (model.embedding().rows(), model.embedding().width());
+        let (outputs, head_trained) = match &model.config().labels {
+            Some(labels) => (labels.len(), !trained.is_empty()),
+            None => (vocabulary, trained.iter().any(|name| name.contains("lm_head") || is_tied(name))),
+        };
+        let per_scored = (2 * (2 + usize::from(head_trained)) * outputs * width) as f64;
         Ok(Cost { per_token, per_scored })
     }
 
