@@ -41,6 +41,9 @@ fn what_is_not_computed_is_noticed() {
         for case in found {
             let mut kernel = (case.make)();
             assert!(verify(&mut *kernel, |_| ()).is_err(), "{}", case.name());
+            if kernel.outputs().is_empty() {
+                continue; // it adds to what is there, which is checked in the next test
+            }
             let spoilt = |kernel: &mut dyn Kernel| {
                 kernel.run(Isa::best());
                 let mut outputs = kernel.outputs();
