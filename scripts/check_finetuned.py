@@ -4,8 +4,8 @@
 usage: check_finetuned.py PROGRAM [CASE ...]      PROGRAM: the built prompt-tuning
 
 Trains all weights of checkpoints in model/tests/fixtures for five steps, opens the folder with transformers, and compares the
-log-probability of every scored token with the program's. With `--head` (cases that end in +head) on the texts of data/reviews,
-whose probabilities of the labels are compared; Llama, Qwen2 and Mistral are made for it, with the tokenizer of gpt2-text.
+log-probability of every scored token with the program's. With `--head` (cases that end in +head) on short texts that a few steps
+learn, whose probabilities of the labels are compared; Llama, Qwen2 and Mistral are made for it, with the tokenizer of gpt2-text.
 Fails above 1e-4. Needs what make_fixtures.py needs.
 """
 
@@ -23,8 +23,8 @@ from fixture_full import CASES
 from fixture_models import LLAMA, config_of, llama, qwen2, randomise, weights, write_json, write_single
 from make_fixtures import FIXTURES, TOLERANCE, records_of
 
-REVIEWS = FIXTURES.parent.parent.parent / "data" / "reviews"
-TASK = 'name = "reviews"\ntemplate = "Review: {text} Sentiment:{mask}"\n[labels]\npositive = " good"\nnegative = " bad"\n'
+TEXTS = [f"a {('fine film', 'dull story')[i % 2]}{' and more of it' * (i % 4)} {i}" for i in range(32)]
+TASK = 'name = "films"\ntemplate = "Review: {text}{mask}"\n[labels]\npositive = " good"\nnegative = " bad"\n'
 SIZES = dict(vocab_size=384, max_position_embeddings=256)
 
 
@@ -91,17 +91,18 @@ def their_probabilities(out, texts):
 
 @torch.no_grad()
 def check_head(binary, name, work):
-    task, out = work / "task.toml", work / f"{name}+head"
+    task, rows, out = work / "task.toml", work / "texts.jsonl", work / f"{name}+head"
     task.write_text(TASK)
-    data = REVIEWS / "test.jsonl"
+    labelled = [{"text": text, "label": ("positive", "negative")[i % 2]} for i, text in enumerate(TEXTS)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in labelled))
     train = ("train", "--method", "full", "--head", "--model", base_model(name, work), "--task", task)
-    program(binary, *train, "--train", REVIEWS / "train.jsonl", "--out", out, "--steps", 5, "--lr", 0.001, "--batch", 16)
-    ours = program(binary, "predict", "--model", out, "--task", task, "--data", data)
-    texts = [f"Review: {json.loads(line)['text']} Sentiment:" for line in data.read_text(encoding="utf-8").splitlines()]
-    model, theirs = their_probabilities(out, texts)
+    program(binary, *train, "--train", rows, "--out", out, "--steps", 30, "--lr", 0.002, "--batch", 16)
+    ours = program(binary, "predict", "--model", out, "--task", task, "--data", rows)
+    model, theirs = their_probabilities(out, [f"Review: {text}" for text in TEXTS])
     pairs = zip(ours, theirs, strict=True)
     worst = max(abs(own["probabilities"][label] - p) for own, row in pairs for label, p in row.items())
-    spread = torch.tensor([own["probability"] for own in ours]).std()
+    spread = torch.tensor([own["probabilities"]["positive"] for own in ours]).std()
+    assert spread > 0.1, f"{name}: nothing was learned, so all texts are alike"
     print(f"{name}+head: {model.config.architectures[0]}, largest difference {worst:.1e}, spread {spread:.2f}")
     return worst <= TOLERANCE
 
