@@ -45,7 +45,7 @@ class Gpt2:
         weights = {name.removeprefix("transformer."): x for name, x in weights.items()}
         self.blocks = blocks_of(weights, "h", config["n_layer"])
         self.w = weights
-        self.heads, self.eps = config["n_head"], config["layer_norm_epsilon"]
+        self.heads, self.eps = config["n_head"], config.get("layer_norm_epsilon", 1e-5)
         self.embeddings = weights["wte.weight"]
 
     def linear(self, x, w, name):
