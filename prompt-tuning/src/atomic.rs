@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::error::{Error, Result};
 
 /// Replaces `path` by a file with these bytes. After a crash at any moment it is the old file or the new one.
@@ -25,6 +28,25 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         format!("`{}` is written, but whether it outlasts a power failure is unsure: {e}", path.display())
     };
     sync_folder(path).map_err(|e| Error::Failure(unsure(e)))
+}
+
+/// Replaces `path` by `value` as JSON, as [`write()`] does.
+///
+/// # Errors
+/// As [`write()`]; [`Error::Failure`] for a value that JSON has no form for.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_vec(value)
+        .map_err(|e| Error::Failure(format!("`{}` as JSON: {e}", path.display())))?;
+    write(path, &json)
+}
+
+/// What [`write_json`] wrote.
+///
+/// # Errors
+/// [`Error::Read`]; [`Error::File`] for what is no such value.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let json = fs::read(path).map_err(|e| Error::read(path, e))?;
+    serde_json::from_slice(&json).map_err(|e| Error::file(path, e.to_string()))
 }
 
 /// Makes `folder` (and those above it) where it is missing, and finds out now whether files can be made in it.

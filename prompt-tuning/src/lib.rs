@@ -39,6 +39,7 @@ pub mod soft_prompt;
 pub mod study;
 pub mod task;
 pub mod template;
+mod text_table;
 pub mod train;
 pub mod trained_weights;
 pub mod verbalizer;

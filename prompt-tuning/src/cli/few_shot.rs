@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::few_shot::Ordering;
 use crate::soft_prompt::SoftPrompt;
 use crate::study::conduct::{Encoders, Material, Plan};
-use crate::study::{Study, Summary, machine, report};
+use crate::study::{Study, Summary, command, machine, report};
 use crate::task::{Answers, DEFAULT_WORDING, Task};
 use crate::template::Template;
 use crate::verbalizer::Calibration;
@@ -106,10 +106,7 @@ pub(super) fn run(args: &FewShotArgs) -> Result<ExitCode> {
         n_train: candidates.train.rows.len(),
         labels: task.labels().iter().map(|l| l.name.clone()).collect(),
         gold: data.rows.iter().filter_map(|e| e.label).collect(),
-        command: std::env::args_os()
-            .map(|arg| arg.to_string_lossy().into_owned())
-            .collect::<Vec<_>>()
-            .join(" "),
+        command: command(),
         machine: machine(),
         seconds: start.elapsed().as_secs_f64(),
         computed_tokens: tokens.computed,

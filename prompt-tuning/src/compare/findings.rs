@@ -3,6 +3,7 @@
 
 use super::summary::{Group, SEED, bytes, outcomes};
 use super::{Comparison, Kind, Summary, Training};
+use crate::page::percent;
 use crate::study::statistics::{self, Baselines, Estimate, Spread};
 
 pub(super) fn findings(comparison: &Comparison, summary: &Summary) -> Vec<String> {
@@ -23,11 +24,16 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// The group with the highest mean accuracy of a kind, with so many training rows or any.
-    fn best(&self, kind: Kind, n_train: Option<usize>) -> Option<&Group> {
+    /// The group with the highest mean accuracy of a kind, with so many training rows.
+    fn best(&self, kind: Kind, n_train: usize) -> Option<&Group> {
         let all = self.summary.groups.iter();
-        let of_kind = all.filter(|g| g.kind == kind && n_train.is_none_or(|n| g.n_train == n));
+        let of_kind = all.filter(|g| g.kind == kind && g.n_train == n_train);
         of_kind.max_by(|a, b| a.accuracy.mean.total_cmp(&b.accuracy.mean))
+    }
+
+    /// The best prompt and the best training of weights with so many rows.
+    fn prompt_and_weights(&self, n: usize) -> Option<(&Group, &Group)> {
+        Some((self.best(Kind::Prompt, n)?, self.best(Kind::Weights, n)?))
     }
 
     fn difference(&self, a: &Group, b: &Group) -> Estimate {
@@ -52,7 +58,7 @@ impl View<'_> {
 
     /// The best prompt and the best training of weights, with the same rows.
     fn prompt_beside_weights(&self, n: usize) -> Option<String> {
-        let (prompt, weights) = (self.best(Kind::Prompt, Some(n))?, self.best(Kind::Weights, Some(n))?);
+        let (prompt, weights) = self.prompt_and_weights(n)?;
         let difference = self.difference(prompt, weights);
         Some(format!("With {n} rows: {} against {}: {}.", named(prompt), named(weights), points(&difference)))
     }
@@ -64,7 +70,7 @@ impl View<'_> {
             return None;
         }
         let at = |n| {
-            let (prompt, weights) = (self.best(Kind::Prompt, Some(n))?, self.best(Kind::Weights, Some(n))?);
+            let (prompt, weights) = self.prompt_and_weights(n)?;
             Some(self.difference(prompt, weights))
         };
         let (few_rows, many_rows) = (at(few)?, at(many)?);
@@ -79,16 +85,16 @@ impl View<'_> {
 
     /// "A prompt has too few numbers to overfit."
     fn overfitting(&self, n: usize) -> Option<String> {
-        let (prompt, weights) = (self.best(Kind::Prompt, Some(n))?, self.best(Kind::Weights, Some(n))?);
+        let (prompt, weights) = self.prompt_and_weights(n)?;
         let (a, b) = (prompt.gap.as_ref()?, weights.gap.as_ref()?);
         let gap = |spread: &Spread| match spread.sd {
             Some(sd) => format!("{:+.1} (sd {:.1})", 100.0 * spread.mean, 100.0 * sd),
             None => format!("{:+.1}", 100.0 * spread.mean),
         };
-        let less = if a.mean < b.mean { "less" } else { "not less" };
+        let says = if a.mean < b.mean { "overfits less" } else { "does not overfit less" };
         Some(format!(
             "Overfitting with {n} rows, accuracy on them less that on unseen rows: {} points for {}, {} for {}: the prompt \
-             overfits {less}.",
+             {says}.",
             gap(a),
             prompt.method,
             gap(b),
@@ -98,7 +104,7 @@ impl View<'_> {
 
     /// What a step, the memory and the file cost.
     fn cost(&self, n: usize) -> Option<String> {
-        let prompt = self.best(Kind::Prompt, Some(n))?;
+        let prompt = self.best(Kind::Prompt, n)?;
         let of_size = self.summary.groups.iter().filter(|g| g.kind == Kind::Weights && g.n_train == n);
         // the most that can be trained: what is called fine-tuning
         let weights = of_size.max_by_key(|g| g.training.as_ref().map_or(0, |t| t.trained))?;
@@ -123,7 +129,7 @@ impl View<'_> {
 
     /// What is lost elsewhere.
     fn forgetting(&self, n: usize) -> Option<String> {
-        let (prompt, weights) = (self.best(Kind::Prompt, Some(n))?, self.best(Kind::Weights, Some(n))?);
+        let (prompt, weights) = self.prompt_and_weights(n)?;
         let lost = |group: &Group| {
             let perplexity = group
                 .perplexity
@@ -147,10 +153,6 @@ impl View<'_> {
 fn named(group: &Group) -> String {
     let sd = group.accuracy.sd.map_or_else(String::new, |sd| format!(", sd {:.1}", 100.0 * sd));
     format!("{} {}{sd}", group.method, percent(group.accuracy.mean))
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 /// Which of the two is ahead: 0 for neither.

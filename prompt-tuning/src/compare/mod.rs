@@ -146,6 +146,12 @@ pub struct Side {
     pub others: Vec<f64>,
 }
 
+/// Share of rows whose predicted label is the right one.
+pub fn share_right(predicted: &[usize], gold: &[usize]) -> f64 {
+    let right = predicted.iter().zip(gold).filter(|(predicted, gold)| predicted == gold).count();
+    right as f64 / gold.len() as f64
+}
+
 impl Comparison {
     /// Number of measured rows.
     pub fn n(&self) -> usize {
@@ -159,7 +165,7 @@ impl Comparison {
 
     /// Share of right rows of a cell.
     pub fn accuracy(&self, cell: &Cell) -> f64 {
-        self.right(cell).filter(|&right| right).count() as f64 / self.n() as f64
+        share_right(&cell.predicted, &self.gold)
     }
 
     /// Writes `compare.json`, the old file or the new one.
@@ -168,9 +174,7 @@ impl Comparison {
     /// [`Error::Write`]; [`Error::Failure`] for a comparison that contradicts itself.
     pub fn write(&self, path: &Path) -> Result<()> {
         self.check().map_err(|why| Error::Failure(format!("the comparison is not written: {why}")))?;
-        let json =
-            serde_json::to_vec(self).map_err(|e| Error::Failure(format!("comparison as JSON: {e}")))?;
-        atomic::write(path, &json)
+        atomic::write_json(path, self)
     }
 
     /// Reads what [`Comparison::write`] wrote.
@@ -178,8 +182,7 @@ impl Comparison {
     /// # Errors
     /// [`Error::Read`]; [`Error::File`] for what is no comparison, or one that contradicts itself.
     pub fn read(path: &Path) -> Result<Comparison> {
-        let json = std::fs::read(path).map_err(|e| Error::read(path, e))?;
-        let read: Comparison = serde_json::from_slice(&json).map_err(|e| Error::file(path, e.to_string()))?;
+        let read: Comparison = atomic::read_json(path)?;
         read.check().map_err(|why| Error::file(path, why))?;
         Ok(read)
     }

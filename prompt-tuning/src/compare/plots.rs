@@ -3,8 +3,8 @@
 use super::summary::Group;
 use super::{Comparison, Kind, Summary};
 use crate::page::Figure;
-use crate::page::axis::{Area, Axis, apart};
-use crate::page::svg::{Anchor, Svg, class};
+use crate::page::axis::{Area, Axis};
+use crate::page::svg::{Svg, class};
 use crate::study::statistics::Spread;
 
 const AREA: Area = Area { left: 60.0, right: 520.0, top: 16.0, bottom: 290.0 };
@@ -106,22 +106,22 @@ pub(super) fn panel(frame: &Frame, series: &[Series]) -> Option<String> {
     let mut svg = Svg::new(WIDTH, 340.0);
     AREA.percent_y(&mut svg, &y, frame.beside);
     let places = AREA.names_x(&mut svg, frame.places, frame.below);
-    let mut ends: Vec<(f64, String, &str)> = Vec::new();
+    let mut ends: Vec<(f64, String, String)> = Vec::new();
     for (i, Series { name, points }) in series.iter().enumerate() {
         match points {
             Points::Everywhere(spread) => {
                 let height = y.at(spread.mean);
                 svg.line("baseline", [AREA.left, height], [AREA.right, height]);
-                ends.push((height, "muted".into(), name));
+                ends.push((height, "muted".into(), name.clone()));
             }
             Points::At(points) => {
                 let Some((_, last)) = points.last() else { continue };
                 draw(&mut svg, (i, name), points, (&places, &y));
-                ends.push((y.at(last.mean), class(i), name));
+                ends.push((y.at(last.mean), class(i), name.clone()));
             }
         }
     }
-    label_ends(&mut svg, &ends);
+    AREA.label_ends(&mut svg, &ends);
     Some(svg.finish(&format!("{} against {}; the figures are in the table.", frame.beside, frame.below)))
 }
 
@@ -161,14 +161,5 @@ fn draw(
     svg.path(series, &means);
     for ((_, spread), mark) in points.iter().zip(means) {
         svg.mark(series, mark, 4.5, &format!("{name}: {:.1}", 100.0 * spread.mean));
-    }
-}
-
-/// Names behind the right ends, moved apart.
-fn label_ends(svg: &mut Svg, ends: &[(f64, String, &str)]) {
-    let mut places: Vec<f64> = ends.iter().map(|end| end.0).collect();
-    apart(&mut places, 15.0, AREA.bottom + 20.0);
-    for ((_, class, name), y) in ends.iter().zip(places) {
-        svg.text(&format!("label {class}"), [AREA.right + 10.0, y + 4.0], Anchor::Start, name);
     }
 }

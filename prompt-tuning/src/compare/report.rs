@@ -1,14 +1,13 @@
 //! The comparison as one page.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use super::plots::figures;
-use super::summary::{HEADS, count};
-use super::{Comparison, Kind, Summary};
+use super::summary::{Group, HEADS, count};
+use super::{Comparison, Kind, Method, Summary};
 use crate::atomic;
 use crate::error::Result;
-use crate::page::{Figure, document, duration, escaped, findings};
+use crate::page::{self, Figure, document, duration, escaped, findings};
 
 /// Writes the page, the old file or the new one.
 ///
@@ -40,26 +39,15 @@ pub fn html(comparison: &Comparison, summary: &Summary) -> String {
 }
 
 fn table(summary: &Summary) -> String {
-    let class = |i: usize| if i == 0 { " class=\"name\"" } else { "" };
-    let heads: String =
-        HEADS.iter().enumerate().map(|(i, head)| format!("<th{}>{head}</th>", class(i))).collect();
-    let mut rows = String::new();
-    for group in &summary.groups {
-        let cells: String = group
-            .cells_of_table()
-            .iter()
-            .enumerate()
-            .map(|(i, cell)| format!("<td{}>{}</td>", class(i), escaped(cell)))
-            .collect();
-        let _ = writeln!(rows, "<tr>{cells}</tr>");
-    }
+    let rows: Vec<Vec<String>> = summary.groups.iter().map(Group::cells_of_table).collect();
     format!(
         "<section>\n<h2>All methods</h2>\n<p class=\"note\">rows: labelled rows the method has seen. accuracy: mean over the \
          seeds, with its standard deviation, and a 95 % bootstrap interval over rows and seeds. train-dev: accuracy on the \
          training rows less that on the measured ones, in points. trained: numbers that are moved. stored: the file that is \
          kept. s/step: the middle step. TFLOP: products with weights, all steps. memory: the most the process had. forgotten: \
          change of perplexity on general text and of accuracy on other tasks, the prompt in front.</p>\n\
-         <div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
+         {}</section>\n",
+        page::table(&HEADS, &rows, &[0])
     )
 }
 
@@ -69,26 +57,15 @@ fn methods(comparison: &Comparison) -> String {
         Kind::Prompt => "vectors in front of a frozen model",
         Kind::Weights => "weights",
     };
-    let row = |method: &super::Method| {
-        format!(
-            "<tr><td class=\"name\">{}</td><td class=\"name\">{}</td><td class=\"name\"><code>{}</code></td></tr>\n",
-            escaped(&method.name),
-            changes(method.kind),
-            escaped(&method.arguments)
-        )
+    let row = |method: &Method| {
+        vec![method.name.clone(), changes(method.kind).to_string(), method.arguments.clone()]
     };
-    let rows: String = comparison.methods.iter().map(row).collect();
-    format!(
-        "<section>\n<h2>Methods</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th class=\"name\">method</th>\
-         <th class=\"name\">changes</th><th class=\"name\">how</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n\
-         </section>\n"
-    )
+    let rows: Vec<Vec<String>> = comparison.methods.iter().map(row).collect();
+    let table = page::table(&["method", "changes", "how"], &rows, &[0, 1, 2]);
+    format!("<section>\n<h2>Methods</h2>\n{table}</section>\n")
 }
 
 fn what_was_run(comparison: &Comparison) -> String {
-    let mut seeds: Vec<u64> = comparison.cells.iter().map(|cell| cell.seed).collect();
-    seeds.sort_unstable();
-    seeds.dedup();
     let number = |value: Option<f64>| value.map_or_else(|| "not measured".into(), |x| format!("{x:.2}"));
     let others = comparison.others.iter().zip(&comparison.before.others);
     let others: Vec<String> = others.map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
@@ -98,17 +75,12 @@ fn what_was_run(comparison: &Comparison) -> String {
         ("Training rows from", format!("{}, {} rows", comparison.train, comparison.n_train)),
         ("Labels", comparison.labels.join(", ")),
         ("Budget", format!("{} steps of {} examples", comparison.steps, comparison.batch)),
-        ("Seeds", seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
+        ("Seeds", page::seeds(comparison.cells.iter().map(|cell| cell.seed))),
         ("General text", comparison.general.clone().unwrap_or_else(|| "none".into())),
         ("Its perplexity before", number(comparison.before.perplexity)),
         ("Other tasks before", if others.is_empty() { "none".into() } else { others.join(", ") }),
         ("Machine", comparison.machine.clone()),
         ("Wall time", duration(comparison.seconds)),
     ];
-    let entry = |(name, text): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>\n", escaped(text));
-    let entries: String = entries.iter().map(entry).collect();
-    format!(
-        "<section>\n<h2>What was run</h2>\n<pre>{}</pre>\n<dl>\n{entries}</dl>\n</section>\n",
-        escaped(&comparison.command)
-    )
+    page::what_was_run(&comparison.command, &entries)
 }

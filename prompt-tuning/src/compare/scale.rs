@@ -10,8 +10,13 @@ use super::plots::{Frame, Points, Series, panel};
 use super::summary::{Group, SEED, bytes, count, outcomes};
 use super::{Comparison, Kind, Summary};
 use crate::error::{Error, Result};
-use crate::page::{Figure, document, escaped, findings};
+use crate::page::{self, Figure, document, escaped, findings};
 use crate::study::statistics::{self, Estimate};
+use crate::text_table::aligned;
+
+/// Heads of the table.
+const HEADS: [&str; 9] =
+    ["model", "numbers", "method", "rows", "accuracy %", "sd", "trained", "s/step", "memory"];
 
 /// Comparisons of one task, from the smallest model to the largest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,14 +24,14 @@ pub struct Scale {
     /// Name of the task.
     pub task: String,
     /// One per model.
-    pub models: Vec<Sized>,
+    pub models: Vec<OfModel>,
     /// What the numbers show, in sentences.
     pub findings: Vec<String>,
 }
 
 /// One model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Sized {
+pub struct OfModel {
     /// As it was given.
     pub model: String,
     /// Numbers in it.
@@ -57,14 +62,13 @@ impl Scale {
                 odd.model, odd.data, first.model, first.data
             )));
         }
-        let models: Vec<Sized> = comparisons.iter().map(sized).collect();
+        let models: Vec<OfModel> = comparisons.iter().map(of_model).collect();
         Ok(Scale { task: first.task.clone(), findings: sentences(&models), models })
     }
 
-    /// The table as rows of text, its heads first.
+    /// The table as rows of text.
     fn rows(&self) -> Vec<Vec<String>> {
-        let heads = ["model", "numbers", "method", "rows", "accuracy %", "sd", "trained", "s/step", "memory"];
-        let mut rows = vec![heads.map(String::from).to_vec()];
+        let mut rows = Vec::new();
         for model in &self.models {
             for group in &model.groups {
                 let training = group.training.as_ref();
@@ -87,25 +91,15 @@ impl Scale {
 
     /// The table as text.
     pub fn table(&self) -> String {
-        super::summary::aligned(&self.rows())
+        aligned(&HEADS, &self.rows(), |column| column > 0)
     }
 
     /// The page.
     pub fn html(&self) -> String {
-        let rows = self.rows();
-        let row = |cells: &Vec<String>, tag: &str| {
-            let cell = |(i, cell): (usize, &String)| {
-                let class = if i == 0 || i == 2 { " class=\"name\"" } else { "" };
-                format!("<{tag}{class}>{}</{tag}>", escaped(cell))
-            };
-            format!("<tr>{}</tr>\n", cells.iter().enumerate().map(cell).collect::<String>())
-        };
-        let body: String = rows[1..].iter().map(|cells| row(cells, "td")).collect();
         let table = format!(
             "<section>\n<h2>All models</h2>\n<p class=\"note\">Every method with the most training rows it had. accuracy: mean over \
-             the seeds. s/step: the middle step. memory: the most the process had.</p>\n<div class=\"scroll\"><table>\n<thead>{}\
-             </thead>\n<tbody>\n{body}</tbody>\n</table></div>\n</section>\n",
-            row(&rows[0], "th")
+             the seeds. s/step: the middle step. memory: the most the process had.</p>\n{}</section>\n",
+            page::table(&HEADS, &self.rows(), &[0, 2])
         );
         let names: Vec<&str> = self.models.iter().map(|m| m.model.as_str()).collect();
         let lead = format!("{} models: {}.", names.len(), escaped(&names.join(", ")));
@@ -125,7 +119,8 @@ impl Scale {
             }
         }
         let of_method = |method: &&str| {
-            let group = |model: &Sized| model.groups.iter().find(|g| g.method == *method).map(|g| g.accuracy);
+            let group =
+                |model: &OfModel| model.groups.iter().find(|g| g.method == *method).map(|g| g.accuracy);
             let points = self.models.iter().enumerate();
             let points = points.filter_map(|(i, model)| Some((i, group(model)?))).collect();
             Series { name: method.to_string(), points: Points::At(points) }
@@ -139,7 +134,7 @@ impl Scale {
     }
 }
 
-fn sized(comparison: &Comparison) -> Sized {
+fn of_model(comparison: &Comparison) -> OfModel {
     let summary = Summary::of(comparison);
     let most = summary.sizes().last().copied().unwrap_or(0);
     let groups: Vec<Group> = summary
@@ -155,7 +150,7 @@ fn sized(comparison: &Comparison) -> Sized {
         Some(statistics::difference(&of(a?), &of(b?), SEED))
     };
     let asked = |group: &&Group| group.kind == Kind::Asked && group.gap.is_none();
-    Sized {
+    OfModel {
         model: comparison.model.clone(),
         size: comparison.model_size,
         prompt_less_weights: difference(
@@ -171,10 +166,10 @@ fn sized(comparison: &Comparison) -> Sized {
 }
 
 /// What is said, which difference tells, and the difference.
-type Claim = (&'static str, &'static str, fn(&Sized) -> Option<Estimate>);
+type Claim = (&'static str, &'static str, fn(&OfModel) -> Option<Estimate>);
 
 /// What is said of scale, and what is seen here.
-fn sentences(models: &[Sized]) -> Vec<String> {
+fn sentences(models: &[OfModel]) -> Vec<String> {
     let claims: [Claim; 2] = [
         ("Prompt tuning catches up as models grow", "best prompt less best weights", |m| {
             m.prompt_less_weights
@@ -186,8 +181,8 @@ fn sentences(models: &[Sized]) -> Vec<String> {
     claims.into_iter().filter_map(|claim| sentence(models, claim)).collect()
 }
 
-fn sentence(models: &[Sized], (claim, what, of): Claim) -> Option<String> {
-    let known: Vec<(&Sized, Estimate)> = models.iter().filter_map(|m| Some((m, of(m)?))).collect();
+fn sentence(models: &[OfModel], (claim, what, of): Claim) -> Option<String> {
+    let known: Vec<(&OfModel, Estimate)> = models.iter().filter_map(|m| Some((m, of(m)?))).collect();
     let [(_, small), .., (_, large)] = &known[..] else { return None };
     let each: Vec<String> = known
         .iter()

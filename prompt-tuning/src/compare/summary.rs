@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Cell, Comparison, Kind, Training, findings};
 use crate::study::statistics::{self, Estimate, Outcomes, Spread};
+use crate::text_table::aligned;
 
 /// Seed of the bootstrap.
 pub(super) const SEED: u64 = 0;
@@ -73,27 +74,9 @@ impl Summary {
 
     /// The table as text.
     pub fn table(&self) -> String {
-        let rows: Vec<Vec<String>> = [HEADS.map(String::from).to_vec()]
-            .into_iter()
-            .chain(self.groups.iter().map(Group::cells_of_table))
-            .collect();
-        aligned(&rows)
+        let rows: Vec<Vec<String>> = self.groups.iter().map(Group::cells_of_table).collect();
+        aligned(&HEADS, &rows, |column| column > 0)
     }
-}
-
-/// Rows of text under each other, the first column to the left.
-pub(super) fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, &width))| match i {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ") + "\n"
-    };
-    rows.iter().map(line).collect()
 }
 
 /// Heads of the table.

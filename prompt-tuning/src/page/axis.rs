@@ -80,6 +80,15 @@ impl Area {
         svg.text("title", [(self.left + self.right) / 2.0, self.bottom + 36.0], Anchor::Middle, title);
     }
 
+    /// Names behind the right end of what they name, moved apart: height, class and name of each.
+    pub(crate) fn label_ends(&self, svg: &mut Svg, ends: &[(f64, String, String)]) {
+        let mut places: Vec<f64> = ends.iter().map(|end| end.0).collect();
+        apart(&mut places, 15.0, self.bottom);
+        for (place, (_, class, name)) in places.iter().zip(ends) {
+            svg.text(&format!("label {class}"), [self.right + 8.0, place + 4.0], Anchor::Start, name);
+        }
+    }
+
     /// Places along the bottom, one for each name.
     pub(crate) fn names_x(&self, svg: &mut Svg, names: &[String], title: &str) -> Vec<f64> {
         svg.line("axis", [self.left, self.bottom], [self.right, self.bottom]);
@@ -98,7 +107,7 @@ pub(crate) fn spread(from: f64, to: f64, n: usize) -> Vec<f64> {
 }
 
 /// Moves places apart to at least `gap`, in their order, and back up when they run over `end`.
-pub(crate) fn apart(places: &mut [f64], gap: f64, end: f64) {
+fn apart(places: &mut [f64], gap: f64, end: f64) {
     let mut order: Vec<usize> = (0..places.len()).collect();
     order.sort_by(|&a, &b| places[a].total_cmp(&places[b]));
     for pair in order.windows(2) {

@@ -102,6 +102,42 @@ impl Figure {
     }
 }
 
+/// The command and what there is to know of it, by name.
+pub(crate) fn what_was_run(command: &str, entries: &[(&str, String)]) -> String {
+    let entry = |(name, text): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>\n", escaped(text));
+    let entries: String = entries.iter().map(entry).collect();
+    format!(
+        "<section>\n<h2>What was run</h2>\n<pre>{}</pre>\n<dl>\n{entries}</dl>\n</section>\n",
+        escaped(command)
+    )
+}
+
+/// A table of texts; columns of `names` are words, the others numbers.
+pub(crate) fn table(heads: &[&str], rows: &[Vec<String>], names: &[usize]) -> String {
+    let line = |tag: &str, cells: &mut dyn Iterator<Item = &str>| {
+        let cell = |(i, cell): (usize, &str)| {
+            let class = if names.contains(&i) { " class=\"name\"" } else { "" };
+            format!("<{tag}{class}>{}</{tag}>", escaped(cell))
+        };
+        format!("<tr>{}</tr>", cells.enumerate().map(cell).collect::<String>())
+    };
+    let head = line("th", &mut heads.iter().copied());
+    let row = |row: &Vec<String>| line("td", &mut row.iter().map(String::as_str)) + "\n";
+    let body: String = rows.iter().map(row).collect();
+    format!("<div class=\"scroll\"><table>\n<thead>{head}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n")
+}
+
+/// Seeds in their order, each once.
+pub(crate) fn seeds(all: impl Iterator<Item = u64>) -> String {
+    let distinct: std::collections::BTreeSet<u64> = all.collect();
+    distinct.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A share in percent.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
 /// A whole number with spaces between groups of three digits.
 pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();

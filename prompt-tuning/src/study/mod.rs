@@ -119,8 +119,7 @@ impl Study {
     /// [`Error::Write`]; [`Error::Failure`] for a study that contradicts itself.
     pub fn write(&self, path: &Path) -> Result<()> {
         self.check().map_err(|why| Error::Failure(format!("the study is not written: {why}")))?;
-        let json = serde_json::to_vec(self).map_err(|e| Error::Failure(format!("study as JSON: {e}")))?;
-        atomic::write(path, &json)
+        atomic::write_json(path, self)
     }
 
     /// Reads what [`Study::write`] wrote.
@@ -128,8 +127,7 @@ impl Study {
     /// # Errors
     /// [`Error::Read`]; [`Error::File`] for what is no study, or one that contradicts itself.
     pub fn read(path: &Path) -> Result<Study> {
-        let json = std::fs::read(path).map_err(|e| Error::read(path, e))?;
-        let study: Study = serde_json::from_slice(&json).map_err(|e| Error::file(path, e.to_string()))?;
+        let study: Study = atomic::read_json(path)?;
         study.check().map_err(|why| Error::file(path, why))?;
         Ok(study)
     }
@@ -173,6 +171,11 @@ impl Study {
             Err("its accuracy is not that of its predictions")
         }
     }
+}
+
+/// The command line of this process.
+pub fn command() -> String {
+    std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 /// What it runs on: processor and threads, in words.

@@ -10,7 +10,7 @@ use super::summary::Comparison;
 use super::{Study, Summary};
 use crate::atomic;
 use crate::error::Result;
-use crate::page::{Figure, document, duration, escaped, findings, thousands};
+use crate::page::{self, Figure, document, duration, escaped, findings, seeds, thousands};
 
 /// Writes the page, the old file or the new one.
 ///
@@ -144,10 +144,7 @@ fn comparison(summary: &Summary, comparison: &Comparison) -> String {
 }
 
 fn what_was_run(study: &Study) -> String {
-    let mut seeds: Vec<u64> = study.runs.iter().map(|run| run.seed).collect();
-    seeds.sort_unstable();
-    seeds.dedup();
-    let seeds = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let seeds = seeds(study.runs.iter().map(|run| run.seed));
     let saved = study.plain_tokens as f64 / study.computed_tokens as f64;
     let tokens = format!(
         "{} computed; runs on their own would have computed {}{}",
@@ -169,12 +166,7 @@ fn what_was_run(study: &Study) -> String {
         ("Wall time", duration(study.seconds)),
         ("Tokens", tokens),
     ];
-    let entry = |(name, text): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>\n", escaped(text));
-    let entries: String = entries.iter().map(entry).collect();
-    format!(
-        "<section>\n<h2>What was run</h2>\n<pre>{}</pre>\n<dl>\n{entries}</dl>\n</section>\n",
-        escaped(&study.command)
-    )
+    page::what_was_run(&study.command, &entries)
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use std::time::Instant;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::CompareArgs;
+use super::Other;
 use super::child::{self, Words};
 use super::setup::Setup;
 use super::watch::Watch;
 use crate::atomic;
 use crate::cli::Precision;
 use crate::compare::plan::{How, PlannedCell};
-use crate::compare::{Cell, Kind, Side, Training, subset};
+use crate::compare::{Cell, Kind, Side, Training, share_right, subset};
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::task::DEFAULT_WORDING;
@@ -24,7 +24,6 @@ const ASKED_AGAIN: usize = 200;
 
 /// The folder of a comparison, and how its cells are measured.
 pub(super) struct Cells<'a> {
-    args: &'a CompareArgs,
     setup: &'a Setup<'a>,
     folder: PathBuf,
 }
@@ -40,7 +39,8 @@ impl<'a> Cells<'a> {
     ///
     /// # Errors
     /// It has something else in it, or cannot be written.
-    pub(super) fn open(args: &'a CompareArgs, setup: &'a Setup<'a>, existing: Existing) -> Result<Cells<'a>> {
+    pub(super) fn open(setup: &'a Setup<'a>, existing: Existing) -> Result<Cells<'a>> {
+        let args = setup.args;
         let folder = args.out.join("cells");
         if folder.exists() {
             match existing {
@@ -57,7 +57,7 @@ impl<'a> Cells<'a> {
             }
         }
         atomic::prepare_folder(&folder)?;
-        let cells = Cells { args, setup, folder };
+        let cells = Cells { setup, folder };
         cells.check_same()?;
         cells.write_rows("measured.jsonl", &setup.data, None)?;
         Ok(cells)
@@ -71,7 +71,7 @@ impl<'a> Cells<'a> {
             Ok(before) if before == now => Ok(()),
             Ok(_) => Err(Error::Input(format!(
                 "`{}` has a comparison of another model, task, data, text or budget; choose another --out or use --overwrite",
-                self.args.out.display()
+                self.setup.args.out.display()
             ))),
             Err(_) => atomic::write(&path, now.as_bytes()),
         }
@@ -79,7 +79,7 @@ impl<'a> Cells<'a> {
 
     /// Names model, task, data and budget.
     fn fingerprint(&self) -> Result<String> {
-        let args = self.args;
+        let args = self.setup.args;
         let mut hash = Sha256::new();
         hash.update(&self.setup.fingerprint);
         let others = args.other.iter().flat_map(|other| [&other.task, &other.data]);
@@ -94,32 +94,36 @@ impl<'a> Cells<'a> {
     /// What the model does without adaptation.
     pub(super) fn before(&self, watch: &mut dyn Watch) -> Result<Side> {
         let path = self.folder.join("before.json");
-        if let Some(side) = read(&path)? {
-            return Ok(side);
+        if path.exists() {
+            return atomic::read_json(&path);
         }
-        let subject = Subject { model: self.args.model.clone(), prompt: None };
+        let subject = Subject { model: self.setup.args.model.clone(), prompt: None };
         let side = self.side(&subject, watch)?;
-        write(&path, &side)?;
+        atomic::write_json(&path, &side)?;
         Ok(side)
     }
 
-    /// The cell, as it was measured before or is measured now.
-    pub(super) fn measured(&self, planned: PlannedCell, watch: &mut dyn Watch) -> Result<Cell> {
-        let how = &self.setup.methods[planned.method].how;
-        let id = self.setup.folder_name(planned);
-        let path = self.folder.join(format!("{id}.json"));
-        if let Some(cell) = read(&path)? {
-            return Ok(cell);
-        }
+    /// The cell, if it was measured before.
+    pub(super) fn kept(&self, planned: PlannedCell) -> Result<Option<Cell>> {
+        let path = self.path(planned);
+        path.exists().then(|| atomic::read_json(&path)).transpose()
+    }
+
+    /// Measures the cell, and keeps it.
+    pub(super) fn measure(&self, planned: PlannedCell, watch: &mut dyn Watch) -> Result<Cell> {
         let start = Instant::now();
-        let mut cell = match how {
+        let mut cell = match &self.setup.methods[planned.method].how {
             How::Shots(k) => self.asked(planned, *k, watch)?,
-            How::Wordings => self.worded(planned, &id, watch)?,
-            How::Train(words) => self.trained(planned, (&id, words), watch)?,
+            How::Wordings => self.worded(planned, watch)?,
+            How::Train(words) => self.trained(planned, words, watch)?,
         };
         cell.seconds = start.elapsed().as_secs_f64();
-        write(&path, &cell)?;
+        atomic::write_json(&self.path(planned), &cell)?;
         Ok(cell)
+    }
+
+    fn path(&self, planned: PlannedCell) -> PathBuf {
+        self.folder.join(self.setup.folder_name(planned) + ".json")
     }
 
     fn cell(&self, planned: PlannedCell, predicted: Vec<usize>) -> Cell {
@@ -138,12 +142,16 @@ impl<'a> Cells<'a> {
 
     /// With demonstrations, or none.
     fn asked(&self, planned: PlannedCell, shots: u8, watch: &mut dyn Watch) -> Result<Cell> {
-        let mut words =
-            self.predict(&self.args.model, None, &self.args.task, &self.folder.join("measured.jsonl"));
+        let mut words = self.predict(
+            &self.setup.args.model,
+            None,
+            &self.setup.args.task,
+            &self.folder.join("measured.jsonl"),
+        );
         if shots > 0 {
             words = words
                 .option("--shots", shots.to_string())
-                .option("--train", &self.args.train)
+                .option("--train", &self.setup.args.train)
                 .option("--seed", planned.seed.to_string())
                 .option("--policy", "drop-farthest");
         }
@@ -151,14 +159,14 @@ impl<'a> Cells<'a> {
     }
 
     /// With the wording that is best on the training rows; the first of equals.
-    fn worded(&self, planned: PlannedCell, id: &str, watch: &mut dyn Watch) -> Result<Cell> {
-        let (train, gold) = self.training_rows(planned, id)?;
+    fn worded(&self, planned: PlannedCell, watch: &mut dyn Watch) -> Result<Cell> {
+        let (train, gold) = self.training_rows(planned, "train", planned.n_train)?;
         let mut names = vec![DEFAULT_WORDING.to_string()];
         names.extend(self.setup.task.wordings.iter().map(|(name, _)| name.clone()));
         let mut best: Option<(f64, String, PathBuf)> = None;
         for name in names {
             let task = self.task_with_wording(&name)?;
-            let predicted = self.labels(&self.predict(&self.args.model, None, &task, &train), watch)?;
+            let predicted = self.labels(&self.predict(&self.setup.args.model, None, &task, &train), watch)?;
             let accuracy = share_right(&predicted, &gold);
             if best.as_ref().is_none_or(|(most, ..)| accuracy > *most) {
                 best = Some((accuracy, name, task));
@@ -166,21 +174,16 @@ impl<'a> Cells<'a> {
         }
         let (accuracy, name, task) = best.expect("there is at least the template itself");
         let measured = self.folder.join("measured.jsonl");
-        let predicted = self.labels(&self.predict(&self.args.model, None, &task, &measured), watch)?;
+        let predicted = self.labels(&self.predict(&self.setup.args.model, None, &task, &measured), watch)?;
         let cell = self.cell(planned, predicted);
         Ok(Cell { train_accuracy: Some(accuracy), wording: Some(name), ..cell })
     }
 
     /// Trained, then measured.
-    fn trained(
-        &self,
-        planned: PlannedCell,
-        (id, how): (&str, &[String]),
-        watch: &mut dyn Watch,
-    ) -> Result<Cell> {
-        let args = self.args;
-        let (train, _) = self.training_rows(planned, id)?;
-        let out = self.folder.join(id);
+    fn trained(&self, planned: PlannedCell, how: &[String], watch: &mut dyn Watch) -> Result<Cell> {
+        let args = self.setup.args;
+        let (train, _) = self.training_rows(planned, "train", planned.n_train)?;
+        let out = self.folder.join(self.setup.folder_name(planned));
         let mut words = Words::of("train")
             .option("--model", &args.model)
             .option("--task", &args.task)
@@ -207,7 +210,7 @@ impl<'a> Cells<'a> {
         let training = training(lines.last(), &out)?;
         let predict = |data: &Path| self.predict(&subject.model, subject.prompt.as_deref(), &args.task, data);
         let predicted = self.labels(&predict(&self.folder.join("measured.jsonl")), watch)?;
-        let (again, gold) = self.rows_asked_again(planned, id)?;
+        let (again, gold) = self.training_rows(planned, "again", ASKED_AGAIN)?;
         let known = share_right(&self.labels(&predict(&again), watch)?, &gold);
         // a classifier predicts no tokens: it has forgotten the language altogether
         let after = if said("--head") { Side::default() } else { self.side(&subject, watch)? };
@@ -226,7 +229,7 @@ impl<'a> Cells<'a> {
 
     /// What every command gets.
     fn common(&self, words: Words) -> Words {
-        let common = &self.args.common;
+        let common = &self.setup.args.common;
         let precision = (common.precision != Precision::F32).then_some("bf16");
         words.maybe("--threads", common.threads.map(|n| n.to_string())).maybe("--precision", precision)
     }
@@ -251,41 +254,29 @@ impl<'a> Cells<'a> {
             let number = lines.last().and_then(|line| line[name].as_f64());
             number.ok_or_else(|| Error::Failure(format!("no `{name}` was said")))
         };
-        let perplexity = match &self.args.text[..] {
+        let perplexity = match &self.setup.args.text[..] {
             [] => None,
             texts => {
                 let words = texts.iter().fold(on(Words::of("perplexity")).word("--text"), Words::word);
                 Some(number(words, "perplexity")?)
             }
         };
-        let accuracy = |other: &super::Other| {
+        let accuracy = |other: &Other| {
             let words = on(Words::of("eval")).option("--task", &other.task).option("--data", &other.data);
-            number(words.maybe("--max-rows", self.args.max_rows.map(|n| n.to_string())), "accuracy")
+            number(words.maybe("--max-rows", self.setup.args.max_rows.map(|n| n.to_string())), "accuracy")
         };
-        Ok(Side { perplexity, others: self.args.other.iter().map(accuracy).collect::<Result<_>>()? })
+        Ok(Side { perplexity, others: self.setup.args.other.iter().map(accuracy).collect::<Result<_>>()? })
     }
 
-    /// A file of the cell's training rows, and their labels.
-    fn training_rows(&self, planned: PlannedCell, id: &str) -> Result<(PathBuf, Vec<usize>)> {
-        let drawn = self.drawn(planned);
-        self.rows(&format!("{id}.train.jsonl"), &drawn)
-    }
-
-    /// The same, but no more of them than say how well they are known.
-    fn rows_asked_again(&self, planned: PlannedCell, id: &str) -> Result<(PathBuf, Vec<usize>)> {
-        let mut drawn = self.drawn(planned);
-        drawn.truncate(ASKED_AGAIN);
-        self.rows(&format!("{id}.again.jsonl"), &drawn)
-    }
-
-    fn drawn(&self, planned: PlannedCell) -> Vec<usize> {
-        let labels: Vec<usize> = self.setup.train.rows.iter().filter_map(|e| e.label).collect();
-        subset::draw(&labels, self.setup.task.labels().len(), planned.n_train, planned.seed)
-    }
-
-    fn rows(&self, name: &str, drawn: &[usize]) -> Result<(PathBuf, Vec<usize>)> {
-        let gold = drawn.iter().filter_map(|&i| self.setup.train.rows[i].label).collect();
-        Ok((self.write_rows(name, &self.setup.train, Some(drawn))?, gold))
+    /// A file of the cell's training rows, no more than `most` of them, and their labels.
+    fn training_rows(&self, planned: PlannedCell, name: &str, most: usize) -> Result<(PathBuf, Vec<usize>)> {
+        let Setup { train, task, .. } = self.setup;
+        let labels: Vec<usize> = train.rows.iter().filter_map(|e| e.label).collect();
+        let n = planned.n_train.min(most);
+        let drawn = subset::draw(&labels, task.labels().len(), n, planned.seed);
+        let gold = drawn.iter().map(|&i| labels[i]).collect();
+        let name = format!("{}.{name}.jsonl", self.setup.folder_name(planned));
+        Ok((self.write_rows(&name, train, Some(&drawn))?, gold))
     }
 
     /// Rows as JSONL, in the order of `chosen`, or all.
@@ -308,9 +299,9 @@ impl<'a> Cells<'a> {
     /// A task file with one of the wordings as its template.
     fn task_with_wording(&self, name: &str) -> Result<PathBuf> {
         if name == DEFAULT_WORDING {
-            return Ok(self.args.task.clone());
+            return Ok(self.setup.args.task.clone());
         }
-        let path = &self.args.task;
+        let path = &self.setup.args.task;
         let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
         let mut task: toml::Table =
             text.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
@@ -323,11 +314,6 @@ impl<'a> Cells<'a> {
         atomic::write(&written, task.to_string().as_bytes())?;
         Ok(written)
     }
-}
-
-fn share_right(predicted: &[usize], gold: &[usize]) -> f64 {
-    let right = predicted.iter().zip(gold).filter(|(p, g)| p == g).count();
-    right as f64 / gold.len() as f64
 }
 
 /// What `train` said at its end, and what it left in its folder.
@@ -348,17 +334,4 @@ fn training(summary: Option<&Value>, out: &Path) -> Result<Training> {
         flops: number("flops")?,
         peak_rss_bytes: number("peak_rss_bytes").ok().map(|bytes| bytes as u64),
     })
-}
-
-/// What is in a file, if there is one.
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match std::fs::read(path) {
-        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|e| Error::file(path, e.to_string())),
-        Err(_) => Ok(None),
-    }
-}
-
-fn write(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let json = serde_json::to_vec(value).map_err(|e| Error::Failure(format!("a cell as JSON: {e}")))?;
-    atomic::write(path, &json)
 }

@@ -4,7 +4,7 @@ use model::LanguageModel;
 use sha2::{Digest, Sha256};
 use wildmatch::WildMatch;
 
-use super::{CompareArgs, Size};
+use super::{CompareArgs, Other, Size};
 use crate::cli::shots::sampled;
 use crate::compare::plan::{self, How, Planned, PlannedCell};
 use crate::compare::{Comparison, Side};
@@ -12,7 +12,7 @@ use crate::data::{self, Dataset, Example, Labels};
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::pretrain::corpus;
-use crate::study::machine;
+use crate::study::{command, machine};
 use crate::task::{Answers, Task};
 
 /// Everything that is known before the first cell.
@@ -57,10 +57,7 @@ impl<'a> Setup<'a> {
             .collect::<std::result::Result<_, tensor::Error>>()
             .map_err(model::Error::from)?;
         let methods = methods(args, &task)?;
-        let other_names = args.other.iter().map(|other| other_name(&other.task)).collect::<Result<_>>()?;
-        for other in &args.other {
-            data::read_examples(&other.data, &Task::read(&other.task)?, Labels::Required)?;
-        }
+        let other_names = args.other.iter().map(other_name).collect::<Result<_>>()?;
         Ok(Setup {
             args,
             methods,
@@ -107,7 +104,6 @@ impl<'a> Setup<'a> {
     pub(super) fn comparison(&self, before: Side) -> Comparison {
         let args = self.args;
         let text = |path: &std::path::PathBuf| path.display().to_string();
-        let words = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
         Comparison {
             task: self.task.name.clone(),
             model: args.model.clone(),
@@ -124,7 +120,7 @@ impl<'a> Setup<'a> {
             others: self.other_names.clone(),
             before,
             methods: self.methods.iter().map(Planned::described).collect(),
-            command: words.collect::<Vec<_>>().join(" "),
+            command: command(),
             machine: machine(),
             seconds: 0.0,
             cells: Vec::new(),
@@ -167,8 +163,11 @@ fn sizes(asked: &[Size], n_train: usize) -> Vec<usize> {
     if sizes.is_empty() { vec![n_train] } else { sizes }
 }
 
-fn other_name(path: &std::path::Path) -> Result<String> {
-    Ok(Task::read(path)?.name)
+/// The name of another task, whose data can be read.
+fn other_name(other: &Other) -> Result<String> {
+    let task = Task::read(&other.task)?;
+    data::read_examples(&other.data, &task, Labels::Required)?;
+    Ok(task.name)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Accuracy against the number of demonstrations.
 
 use super::{Family, Figure, View, calibration_name, distinct_shots, jitter, tip};
-use crate::page::axis::{Area, Axis, apart};
-use crate::page::svg::{Anchor, Svg, class};
+use crate::page::axis::{Area, Axis};
+use crate::page::svg::{Svg, class};
 use crate::study::summary::Group;
 
 const AREA: Area = Area { left: 60.0, right: 540.0, top: 16.0, bottom: 290.0 };
@@ -51,7 +51,7 @@ fn panel(view: &View, family: &Family) -> Option<String> {
         svg.line("baseline", [AREA.left, y.at(share)], [AREA.right, y.at(share)]);
         ends.push((y.at(share), "muted".into(), name));
     }
-    label_ends(&mut svg, &ends);
+    AREA.label_ends(&mut svg, &ends);
     Some(svg.finish("Accuracy against the number of demonstrations; the figures are in the table."))
 }
 
@@ -93,14 +93,5 @@ fn baseline_names(view: &View) -> Vec<(f64, String)> {
         vec![majority]
     } else {
         vec![majority, guessing]
-    }
-}
-
-/// Names at the right of what they name.
-fn label_ends(svg: &mut Svg, ends: &[(f64, String, String)]) {
-    let mut places: Vec<f64> = ends.iter().map(|end| end.0).collect();
-    apart(&mut places, 15.0, AREA.bottom);
-    for (place, (_, class, name)) in places.iter().zip(ends) {
-        svg.text(&format!("label {class}"), [AREA.right + 8.0, place + 4.0], Anchor::Start, name);
     }
 }

@@ -1,6 +1,7 @@
 //! The findings of a study in plain sentences, each with what could be chance named as such.
 
 use super::{Comparison, Factor, Group, Orders, Summary, bias, compare};
+use crate::page::percent;
 use crate::study::Study;
 use crate::study::statistics::{self, Estimate, Outcomes};
 
@@ -145,8 +146,4 @@ fn in_points(estimate: &Estimate, mcnemar: Option<f64>, is_noise: bool) -> Strin
 
 fn probability(p: f64) -> String {
     if p < 0.001 { "< 0.001".into() } else { format!("= {p:.3}") }
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }

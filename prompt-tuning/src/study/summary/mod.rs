@@ -12,6 +12,7 @@ pub use self::compare::{Comparison, Orders};
 pub use self::condition::{Condition, Factor};
 use super::Study;
 use super::statistics::{self, Baselines, Estimate, Outcomes, Spread};
+use crate::text_table::{aligned, is_number};
 
 /// Runs that differ in seed and order alone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -121,7 +122,8 @@ impl Summary {
 
     /// The groups as a table for a terminal, one line each.
     pub fn table(&self) -> String {
-        table::aligned(&self.columns(), &self.cells())
+        let rows = self.cells();
+        aligned(&self.columns(), &rows, |column| is_number(&rows, column))
     }
 
     /// Name of a group by what it has for itself.

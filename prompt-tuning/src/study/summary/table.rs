@@ -64,37 +64,3 @@ fn dash() -> String {
 fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1}", 100.0 * share) } else { dash() }
 }
-
-/// Columns of text two spaces apart: numbers to the right, the rest to the left.
-pub(super) fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |text: &str| text.chars().count();
-    let is_number =
-        |column: usize| rows.iter().all(|row| row[column] == "-" || row[column].parse::<f64>().is_ok());
-    let columns: Vec<(usize, bool)> = heads
-        .iter()
-        .enumerate()
-        .map(|(i, head)| (rows.iter().map(|row| width(&row[i])).fold(width(head), usize::max), is_number(i)))
-        .collect();
-    let mut out = String::new();
-    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded = cells.zip(&columns).map(|(cell, &(wide, is_number))| {
-            if is_number { format!("{cell:>wide$}") } else { format!("{cell:<wide$}") }
-        });
-        out.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
-        out.push('\n');
-    };
-    line(&mut heads.iter().copied());
-    rows.iter().for_each(|row| line(&mut row.iter().map(String::as_str)));
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_stand_to_the_right() {
-        let rows = [vec!["plain".into(), "9.5".into()], vec!["é".into(), "-".into()]];
-        assert_eq!(aligned(&["template", "sd"], &rows), "template   sd\nplain     9.5\né           -\n");
-    }
-}
