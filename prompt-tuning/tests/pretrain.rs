@@ -88,6 +88,47 @@ fn a_resumed_run_has_the_bits_of_one_that_was_not_interrupted() {
 }
 
 #[test]
+fn a_model_goes_on_with_other_text_and_stays_what_it_was() {
+    for (architecture, folder) in [("gpt2", "gpt2-text"), ("bert", "bert-english")] {
+        let case = Case::new();
+        let (base, out) = (fixture::folder(folder), case.path("model"));
+        let text = case.file("text.txt", text());
+        let [base_path, text, out_path] = [&base, &text, &out].map(|p| p.to_str().expect("a path"));
+        let before = std::fs::read(base.join("model.safetensors")).expect("weights");
+        let args = ["pretrain", "--model", base_path, "--text", text, "--out", out_path, "--json"];
+        let more =
+            ["--batch", "8", "--context", "16", "--lr", "0.003", "--warmup", "5", "--valid-fraction", "0.1"];
+        let lines = json_lines(&[&args[..], &more, &["--steps", "40", "--schedule", "constant"]].concat());
+        let loss = |line: &Value| line["loss"].as_f64().expect("a loss");
+        let steps: Vec<f64> = lines.iter().filter(|line| line["loss"].is_number()).map(loss).collect();
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        assert!(mean(&steps[35..]) < mean(&steps[..5]) - 0.3, "{architecture}: {steps:?}");
+        assert!(before == std::fs::read(base.join("model.safetensors")).expect("weights"), "{architecture}");
+        let tokenizer = |folder: &Path| std::fs::read(folder.join("tokenizer.json")).expect("a tokenizer");
+        assert!(tokenizer(&base) == tokenizer(&out), "{architecture}");
+        // its shape is its own
+        let output = run(&[&args[..], &["--steps", "1", "--layers", "3"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_on_plain_text_is_refused_in_one_line() {
+    for (folder, why) in [("t5-v1.0-relu-tied", "encoder-decoder"), ("gpt2-classifier", "classifier")] {
+        let case = Case::new();
+        let (text, out) = (case.file("text.txt", text()), case.path("model"));
+        let [text, out_path] = [&text, &out].map(|p| p.to_str().expect("a path"));
+        let model = fixture::folder(folder);
+        let model = model.to_str().expect("a path");
+        let output = run(&["pretrain", "--model", model, "--text", text, "--out", out_path, "--steps", "1"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), 1), "{folder}: {stderr}");
+        assert!(stderr.contains(why), "{stderr}");
+        assert!(!out.exists());
+    }
+}
+
+#[test]
 fn text_that_is_too_little_is_refused_in_one_line() {
     let case = Case::new();
     let (tiny, out) = (case.file("tiny.txt", "one\n\ntwo\n\nthree"), case.path("model"));

@@ -1,7 +1,7 @@
-//! `pretrain`: a tokenizer and a small language model from nothing but text.
+//! `pretrain`: a tokenizer and a small language model from nothing but text, or more text for a model that exists.
 //!
-//! A folder with random weights is made first, and then all of its weights are trained as `train --method full` trains those of any
-//! other model. Only the examples differ: blocks of text in which every token, or every masked one, is scored.
+//! A model of random weights is made first, unless one is given, and then all of its weights are trained as `train --method full`
+//! trains those of any model. Only the examples differ: blocks of text in which every token, or every masked one, is scored.
 
 mod material;
 mod watch;
@@ -22,6 +22,7 @@ use crate::evaluate::{self, Examinee};
 use crate::learner::Learner;
 use crate::pretrain::initial;
 use crate::pretrain::tokenizer::Kind;
+use crate::train::cost::Cost;
 use crate::train::run_folder::{Existing, RunFolder};
 use crate::train::schedule::Decay;
 use crate::train::{DevReport, Ending, Settings, Trainer, memory};
@@ -39,13 +40,20 @@ pub(super) struct PretrainArgs {
     /// Folder for the model, metrics.jsonl, the training state and a picture
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Go on from this model, with its tokenizer and its shape, instead of from nothing; its file is only read
+    #[arg(
+        long,
+        value_name = "M",
+        conflicts_with_all = ["architecture", "vocab_size", "d_model", "layers", "heads", "d_ff"]
+    )]
+    model: Option<String>,
     /// gpt2: causal; bert: masked
     #[arg(long, value_enum, default_value_t = Architecture::Gpt2, value_name = "A")]
     architecture: Architecture,
     /// Tokens of the vocabulary that is learnt from the text
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = super::positive)]
     vocab_size: usize,
-    /// Context window, and the length of a block of text
+    /// Context window of a new model, and the length of a block of text
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(8..))]
     context: u16,
     /// Width of the model
@@ -181,11 +189,11 @@ pub(super) fn run(args: &PretrainArgs) -> Result<ExitCode> {
     };
     let first = trainer.state().progress.step;
     let mut watch = Watch::new(args, &material, &mut folder);
-    watch.begin(first);
+    watch.begin(first, trainer.state().learner.len());
     let start = Instant::now();
     let mut evaluate = |step, learner: &Learner| Ok(valid(&material, learner, (step, args.batch)));
     let ending = trainer.run(&mut watch, Some(&mut evaluate), &INTERRUPTED)?;
-    let tokens = watch.finish();
+    let done = watch.finish();
     let progress = &trainer.state().progress;
     if ending == Ending::Interrupted {
         return Err(Error::Interrupted(format!(
@@ -194,15 +202,18 @@ pub(super) fn run(args: &PretrainArgs) -> Result<ExitCode> {
         )));
     }
     if let Learner::Weights(weights) = trainer.best() {
-        checkpoint_folder::write(&args.out, (material.folder.path(), model), weights, args.save_dtype)?;
+        checkpoint_folder::write(&args.out, (&material.folder, model), weights, args.save_dtype)?;
     }
     let picture = folder.draw(&format!("pretraining {}", args.out.display()), "loss")?;
     let seconds = start.elapsed().as_secs_f64();
+    let cost = Cost::of(model, &trainer.state().learner)?;
+    let flops =
+        cost.flops(done.tokens, done.scored_tokens) + material.scores_per_token() * done.tokens as f64;
     let summary = json!({
         "steps": progress.step,
         "parameters": trainer.state().learner.len(),
-        "tokens_per_s": tokens as f64 / seconds,
-        "gflop_per_s": material.flops_per_token() * tokens as f64 / seconds / 1e9,
+        "tokens_per_s": done.tokens as f64 / seconds,
+        "gflop_per_s": flops / seconds / 1e9,
         "peak_rss_bytes": memory::peak_rss_bytes(),
         "valid": progress.best_metrics,
         "best_step": progress.best_step,

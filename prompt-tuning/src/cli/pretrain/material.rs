@@ -1,23 +1,28 @@
-//! What a run of `pretrain` begins with: text as rows of tokens, and a model that knows nothing.
+//! What a run of `pretrain` begins with: text as rows of tokens, and a model: one that knows nothing, or the one given.
 
-use model::{LanguageModel, Row, Source, Tokenizer};
+use std::path::{Path, PathBuf};
+
+use model::{Family, LanguageModel, Row, Source, Tokenizer};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::PretrainArgs;
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::pretrain::blocks::{self, Masked, Rest, Vocabulary};
 use crate::pretrain::corpus;
-use crate::pretrain::initial::Shape;
-use crate::pretrain::tokenizer::{self, Kind};
+use crate::pretrain::tokenizer;
 use crate::train::Examples;
 
-/// Everything that is made before training starts. All of it follows from the text, the shape and the seed.
+/// Everything that is made before training starts. All of it follows from the text, the model or its shape, and the seed.
 pub(super) struct Material {
-    /// Tokenizer, configuration and random weights. Goes away with the run: the output folder has its own.
-    pub folder: TempDir,
+    /// Tokenizer, configuration and weights to start from.
+    pub folder: PathBuf,
+    /// A new model's folder goes away with the run: the output folder has its own files.
+    _made: Option<TempDir>,
     pub model: LanguageModel,
-    pub shape: Shape,
+    /// Tokens of a block.
+    context: usize,
     pub examples: Box<dyn Examples>,
     pub valid: Vec<Row>,
     pub n_documents: usize,
@@ -30,21 +35,33 @@ impl Material {
         let documents = corpus::read(&args.text)?;
         let n_documents = documents.len();
         let split = corpus::split(documents, args.valid_fraction, args.seed)?;
-        let folder = tempfile::tempdir().map_err(|e| Error::Failure(format!("a temporary folder: {e}")))?;
-        tokenizer::train(args.kind(), args.vocab_size, &split.train)?.write(folder.path())?;
-        let tokenizer = Tokenizer::open(folder.path())?;
-        let shape = args.shape(tokenizer.vocab_size());
-        shape.write(folder.path(), args.seed)?;
-        let model = LanguageModel::open(folder.path())?;
+        let (folder, made) = match &args.model {
+            Some(name) => (given(name)?, None),
+            None => {
+                let made = new_model(args, &split.train)?;
+                (made.path().to_path_buf(), Some(made))
+            }
+        };
+        let model = LanguageModel::open(&folder)?;
+        model.check_speaks()?;
+        let masked = match model.family() {
+            Family::Causal => false,
+            Family::Masked => true,
+            Family::Seq2Seq => {
+                let why = "an encoder-decoder; only causal and masked models are trained on plain text";
+                return Err(Error::file(&folder, why));
+            }
+        };
+        let tokenizer = Tokenizer::open(&folder)?;
+        let context = usize::from(args.context).min(model.config().n_positions);
         let train = blocks::encode(&tokenizer, &split.train)?;
         let valid = blocks::encode(&tokenizer, &split.valid)?;
         let n_tokens = train.iter().map(Vec::len).sum();
-        let (examples, valid) = match args.kind() {
-            Kind::Causal => causal(&tokenizer, (&train, &valid), args.context.into())?,
-            Kind::Masked => {
+        let (examples, valid) = match masked {
+            false => causal(&tokenizer, (&train, &valid), context)?,
+            true => {
                 let masked = |documents: &[Vec<u32>]| -> Result<Masked> {
-                    let vocabulary = Vocabulary::open(folder.path())?;
-                    Ok(Masked::new(documents, vocabulary, args.context.into(), args.seed))
+                    Ok(Masked::new(documents, Vocabulary::open(&folder)?, context, args.seed))
                 };
                 let valid = masked(&valid)?;
                 let valid = (0..valid.blocks.len()).map(|i| valid.row(i, 0)).collect();
@@ -53,18 +70,18 @@ impl Material {
         };
         if examples.n_rows() == 0 {
             return Err(Error::Input(format!(
-                "the text has {n_tokens} tokens, which fill no block of {}; give more text or a smaller --context",
-                args.context
+                "the text has {n_tokens} tokens, which fill no block of {context}; give more text or a smaller --context"
             )));
         }
         if valid.is_empty() {
             let why = "no document fell to validation; give more text or a larger --valid-fraction";
             return Err(Error::Input(why.into()));
         }
-        Ok(Material { folder, model, shape, examples, valid, n_documents, n_tokens, seed: args.seed })
+        let (_made, seed) = (made, args.seed);
+        Ok(Material { folder, _made, model, context, examples, valid, n_documents, n_tokens, seed })
     }
 
-    /// Names text, shape and seed: a resumed run must have the same.
+    /// Names text, model and seed: a resumed run must have the same.
     pub(super) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.model.fingerprint());
@@ -78,18 +95,30 @@ impl Material {
         format!("{:x}", hash.finalize())
     }
 
-    /// Multiplications and additions of a step per token: forward once, and backward twice as much, through every matrix and
-    /// through the scores of half the context.
-    pub(super) fn flops_per_token(&self) -> f64 {
-        let Shape { n_positions, d_model, n_layers, d_ff, vocab_size, .. } = self.shape;
-        let matrices = n_layers * (4 * d_model * d_model + 2 * d_model * d_ff);
-        // of a masked model the head is computed for the scored tokens only
-        let scored: usize = self.valid.iter().map(|row| row.scored.len()).sum();
-        let all: usize = self.valid.iter().map(Row::len).sum();
-        let head = (d_model * vocab_size) as f64 * scored as f64 / all.max(1) as f64;
-        let scores = n_layers * d_model * n_positions;
-        6.0 * (matrices as f64 + head + scores as f64)
+    /// Multiplications and additions in the scores of attention for each token, which see half of the context: forward once, and
+    /// backward twice as much.
+    pub(super) fn scores_per_token(&self) -> f64 {
+        let config = self.model.config();
+        (6 * config.n_layers * config.n_heads * config.head_dim * self.context) as f64
     }
+}
+
+/// The folder of a model that exists.
+fn given(name: &str) -> Result<PathBuf> {
+    let folder = hub::model_folder(name)?;
+    match folder.is_dir() {
+        true => Ok(folder),
+        false => Err(Error::file(&folder, "only models in Hugging Face folders can be trained on text")),
+    }
+}
+
+/// A tokenizer learnt from the text, and a model of random weights for it.
+fn new_model(args: &PretrainArgs, documents: &[String]) -> Result<TempDir> {
+    let folder = tempfile::tempdir().map_err(|e| Error::Failure(format!("a temporary folder: {e}")))?;
+    let path: &Path = folder.path();
+    tokenizer::train(args.kind(), args.vocab_size, documents)?.write(path)?;
+    args.shape(Tokenizer::open(path)?.vocab_size()).write(path, args.seed)?;
+    Ok(folder)
 }
 
 fn causal(

@@ -17,7 +17,14 @@ pub(super) struct Watch<'a> {
     material: &'a Material,
     folder: &'a mut RunFolder,
     progress: Progress,
-    tokens: usize,
+    done: Done,
+}
+
+/// What this process has gone through.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done {
+    pub tokens: usize,
+    pub scored_tokens: usize,
 }
 
 impl<'a> Watch<'a> {
@@ -27,44 +34,44 @@ impl<'a> Watch<'a> {
         folder: &'a mut RunFolder,
     ) -> Watch<'a> {
         let progress = Progress::new("pretrain", args.steps, args.common.json);
-        Watch { args, material, folder, progress, tokens: 0 }
+        Watch { args, material, folder, progress, done: Done::default() }
     }
 
     /// Says what is about to happen.
-    pub(super) fn begin(&self, first: u64) {
+    pub(super) fn begin(&self, first: u64, n_parameters: usize) {
         if self.args.common.json {
             return;
         }
-        let Material { shape, n_documents, n_tokens, examples, valid, .. } = self.material;
+        let Material { model, n_documents, n_tokens, examples, valid, .. } = self.material;
+        let config = model.config();
         self.progress.note(format!(
             "{n_documents} documents; {n_tokens} training tokens in {} blocks, {} for validation; vocabulary {}",
             examples.n_rows(),
             valid.len(),
-            shape.vocab_size
+            config.vocab_size
         ));
         let epochs = (self.args.steps * (self.args.batch * self.args.accumulate) as u64) as f64
             / examples.n_rows() as f64;
         self.progress.note(format!(
-            "{} layers, d_model {}, {} parameters, {epochs:.1} epochs",
-            shape.n_layers,
-            shape.d_model,
-            shape.n_parameters()
+            "{} layers, d_model {}, {n_parameters} parameters, {epochs:.1} epochs",
+            config.n_layers, config.d_model,
         ));
         if first > 0 {
             self.progress.note(format!("going on after step {first}"));
         }
     }
 
-    /// Takes the progress away; says how many tokens this process has seen.
-    pub(super) fn finish(self) -> usize {
+    /// Takes the progress away; says what this process has gone through.
+    pub(super) fn finish(self) -> Done {
         self.progress.finish();
-        self.tokens
+        self.done
     }
 }
 
 impl Observer for Watch<'_> {
     fn step(&mut self, report: &StepReport) -> Result<()> {
-        self.tokens += report.tokens;
+        self.done.tokens += report.tokens;
+        self.done.scored_tokens += report.scored_tokens;
         self.folder.log(report)?;
         if self.args.common.json {
             return print_json(report);
