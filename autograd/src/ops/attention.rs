@@ -108,9 +108,9 @@ pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, relation: impl Into<Relati
     };
     let table = relation.bias.as_ref().map(|bias| tape.adopt(&bias.table));
     let n = tensors.n_queries();
-    let mut lse = vec![0.0; heads.n_heads * n];
+    let mut lse = empty(heads.n_heads, n);
     let y = Tensor::build(&[n, heads.n_heads * heads.head_dim], |y| {
-        kernel::forward(Isa::best(), tensors.inputs(heads, &relation), y, &mut lse);
+        kernel::forward(Isa::best(), tensors.inputs(heads, &relation), y, whole(&mut lse));
     });
     let all: Vec<&Value> = inputs.iter().copied().chain(&table).collect();
     tape.record(y.clone(), &all, || Attention {
@@ -122,6 +122,15 @@ pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, relation: impl Into<Relati
         y,
         lse,
     })
+}
+
+/// Room for a kernel that writes all of it.
+fn empty(rows: usize, width: usize) -> Tensor {
+    Tensor::build(&[rows, width], |_| ())
+}
+
+fn whole(tensor: &mut Tensor) -> &mut [f32] {
+    tensor.get_mut().expect("nobody else has it yet")
 }
 
 fn take_queries(qkv: &Tensor, heads: Heads, rows: &[u32]) -> Tensor {
@@ -172,7 +181,8 @@ struct Attention {
     heads: Heads,
     relation: Relation,
     y: Tensor,
-    lse: Vec<f32>,
+    /// `[H, queries]`
+    lse: Tensor,
 }
 
 impl Op for Attention {
@@ -181,14 +191,12 @@ impl Op for Attention {
         let n_keys = self.relation.mask.begin.len();
         let widths = [self.heads.n_heads, self.heads.n_kv_heads, self.heads.n_kv_heads];
         let widths = widths.map(|n| n * self.heads.head_dim);
-        // the kernel overwrites all of it
-        let empty = |rows: usize, width: usize| Tensor::build(&[rows, width], |_| ());
         if let Tensors::Split(_) = self.tensors {
             let rows = [self.tensors.n_queries(), n_keys, n_keys];
             let mut d = [0, 1, 2].map(|i| empty(rows[i], widths[i]));
             let into = d.each_mut().map(|d| {
                 let width = d.width();
-                RowsMut::of(d.get_mut().expect("nobody else has it yet"), width)
+                RowsMut::of(whole(d), width)
             });
             self.backward_into(&d_y, into);
             for (node, d) in self.nodes.iter().zip(d) {
@@ -197,8 +205,7 @@ impl Op for Attention {
             return;
         }
         let mut d_qkv = empty(n_keys, widths.iter().sum());
-        let [mut d_q, d_k, d_v] =
-            RowsMut::side_by_side(d_qkv.get_mut().expect("nobody else has it yet"), widths);
+        let [mut d_q, d_k, d_v] = RowsMut::side_by_side(whole(&mut d_qkv), widths);
         if let Tensors::FusedRows { rows, .. } = &self.tensors {
             d_q = d_q.keep(rows);
         }
@@ -210,14 +217,14 @@ impl Op for Attention {
 impl Attention {
     fn d_table(&self, d_y: &Tensor) -> Tensor {
         let bias = self.relation.bias.as_ref().expect("the bias that is trained");
-        let upstream = Upstream { out: self.y.f32s(), lse: &self.lse, d_out: d_y.f32s() };
+        let upstream = Upstream { out: self.y.f32s(), lse: self.lse.f32s(), d_out: d_y.f32s() };
         Tensor::build(bias.table.tensor().shape(), |d| {
             kernel::backward_bias(self.tensors.inputs(self.heads, &self.relation), upstream, d);
         })
     }
 
     fn backward_into(&self, d_y: &Tensor, [d_q, d_k, d_v]: [RowsMut; 3]) {
-        let upstream = Upstream { out: self.y.f32s(), lse: &self.lse, d_out: d_y.f32s() };
+        let upstream = Upstream { out: self.y.f32s(), lse: self.lse.f32s(), d_out: d_y.f32s() };
         let inputs = self.tensors.inputs(self.heads, &self.relation);
         kernel::backward(Isa::best(), inputs, upstream, kernel::Gradients { d_q, d_k, d_v });
     }
