@@ -29,6 +29,8 @@ import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nano_opinions
+
 PIECE = 2000
 HELD_OUT = re.compile(r"(dev|test|valid|val)\b|(dev|test)_|\.(dev|test|valid)\b")
 TEXT_FIELDS = ("text", "text_pair", "sentence", "sentence1", "sentence2", "content")
@@ -172,6 +174,7 @@ SOURCES = [
     ("wikitext2", "wikitext2", wiki, "open", "CC BY-SA"),
     ("movie_reviews", "movie_reviews", zipped("movie_reviews.zip", r".*/cv.*\.txt"), "open", "by permission of the authors"),
     ("text-zh", "text-zh", own, "open", "written for this project"),
+    ("opinions", None, lambda _: nano_opinions.documents(), "open", "written for this project (nano_opinions.py)"),
     *(
         (package, package, manual(pattern), "open", licence)
         for package, pattern, licence in (
@@ -222,9 +225,11 @@ def held_out_texts(path):
 def held_out(folders):
     """Keys of every text that must not be learnt from. Short ones say nothing: anybody writes "very good"."""
     keys = set()
-    names = {folder.split("/")[0] for _, folder, *_ in SOURCES}
+    names = {folder.split("/")[0] for _, folder, *_ in SOURCES if folder}
     for folder in folders:
-        for path in sorted(path for name in names for path in (folder / name).rglob("*") if path.is_file()):
+        # the labelled sets of this repository are no sources, but are held out as well
+        sets = names | {task.parent.name for task in folder.glob("*/task.toml")}
+        for path in sorted(path for name in sets for path in (folder / name).rglob("*") if path.is_file()):
             is_source = path.parent.name == "wikitext2" and path.name == "valid.txt"
             is_original = (path.parent.name, path.name) == ("ag_news", "dev.tsv")  # train.jsonl is drawn from it
             if HELD_OUT.search(path.name) and path.suffix not in (".zip", ".gz") and not is_source and not is_original:
@@ -255,7 +260,8 @@ def collect(folders, classes):
     forbidden, seen = held_out(folders), set()
     rows, table = [], []
     for name, folder, texts, kind, licence in SOURCES:
-        found = [base / folder for base in folders if (base / folder).is_dir()]
+        # what is made by a program needs no folder
+        found = [base / folder for base in folders if (base / folder).is_dir()] if folder else [None]
         documents, left_out = [], 0
         for path in found if kind in classes else []:
             for text in texts(path):

@@ -49,6 +49,25 @@ impl Selection {
         self.0 == "head"
     }
 
+    /// The weights of `model` that are trained; of a classifier, its head is always among them.
+    ///
+    /// # Errors
+    /// Nothing is selected, or the model is quantised.
+    pub fn names<'m>(&self, model: &'m LanguageModel) -> Result<Vec<&'m String>> {
+        check_trainable(model)?;
+        let (n_layers, head) = (model.config().n_layers, model.classifier_weights());
+        let is_trained = |name: &&String| head.contains(name) || self.takes(name, n_layers);
+        let names: Vec<&String> = model.weight_names().iter().filter(is_trained).collect();
+        if names.is_empty() {
+            let some: Vec<&str> = model.weight_names().iter().take(3).map(String::as_str).collect();
+            return Err(Error::Input(format!(
+                "--weights {self}: no weight of the model has such a name; names are like {}",
+                some.join(", ")
+            )));
+        }
+        Ok(names)
+    }
+
     /// Whether the weight `name` of a model of `n_layers` is trained.
     fn takes(&self, name: &str, n_layers: usize) -> bool {
         match (&*self.0, self.0.strip_prefix("last:").and_then(|n| n.parse::<usize>().ok())) {
@@ -100,23 +119,12 @@ impl TrainedWeights {
     /// # Errors
     /// Nothing is selected, or the model is quantised.
     pub fn of(model: &LanguageModel, selection: &Selection) -> Result<TrainedWeights> {
-        check_trainable(model)?;
-        let (n_layers, head) = (model.config().n_layers, model.classifier_weights());
-        let is_trained = |name: &&String| head.contains(name) || selection.takes(name, n_layers);
         let copy = |name: &String| {
             let mut tensor = model.weight(name)?;
             tensor.make_mut();
             Ok(Parameter { name: name.clone(), tensor })
         };
-        let parameters: Vec<Parameter> =
-            model.weight_names().iter().filter(is_trained).map(copy).collect::<Result<_>>()?;
-        if parameters.is_empty() {
-            let some: Vec<&str> = model.weight_names().iter().take(3).map(String::as_str).collect();
-            return Err(Error::Input(format!(
-                "--weights {selection}: no weight of the model has such a name; names are like {}",
-                some.join(", ")
-            )));
-        }
+        let parameters = selection.names(model)?.into_iter().map(copy).collect::<Result<_>>()?;
         Ok(TrainedWeights { parameters })
     }
 

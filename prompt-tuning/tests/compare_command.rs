@@ -139,6 +139,31 @@ fn one_seed_gives_the_same_twice_and_a_masked_model_is_compared_too() {
 }
 
 #[test]
+fn rows_that_methods_learn_from_are_not_measured() {
+    let bench = Bench::new("gpt2-text");
+    bench.case.file("dev.jsonl", rows("so", 10) + &rows("it was", 3));
+    let found = bench.compare(&["--methods", "zero-shot", "--sizes", "4", "--seeds", "1"]);
+    assert_eq!(found["gold"].as_array().expect("labels").len(), 10);
+    bench.case.file("dev.jsonl", rows("it was", 6));
+    let why = bench.refused(&["--methods", "zero-shot", "--overwrite"]);
+    assert!(why.contains("all of its rows are among those that methods learn from"), "{why}");
+}
+
+#[test]
+fn a_method_that_the_model_has_nothing_for_is_found_before_the_first_cell() {
+    let bench = Bench::new("gguf-llama");
+    let args = bench.args(&["--methods", "zero-shot", "full"]);
+    let why = refusal(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(why.contains("method `full`") && why.contains("GGUF"), "{why}");
+    let plan = "[[method]]\nname = \"a\"\ntrain = \"--method soft --lenght 3\"\n";
+    let bench = Bench::new("gpt2-text");
+    bench.case.file("plan.toml", plan);
+    let why = bench.refused(&[]);
+    assert!(why.contains("method `a`") && why.contains("--lenght"), "{why}");
+    assert!(!bench.case.path("out").exists());
+}
+
+#[test]
 fn comparisons_that_cannot_be() {
     let bench = Bench::new("gpt2-text");
     let why = bench.refused(&["--methods", "soft 4"]);

@@ -18,17 +18,21 @@ fn text() -> String {
     (0..300).map(line).collect()
 }
 
-fn pretrain(case: &Case, architecture: &str, out: &Path, steps: &str, extra: &[&str]) -> Vec<Value> {
-    let text = case.file("text.txt", text());
+fn pretrain_args(text: &Path, architecture: &str, out: &Path, steps: &str) -> Vec<String> {
     let args = [
         ["pretrain", "--architecture", architecture, "--text", text.to_str().expect("a path")],
         ["--out", out.to_str().expect("a path"), "--json", "--vocab-size", "400"],
         ["--d-model", "32", "--layers", "2", "--heads"],
         ["2", "--context", "32", "--batch", "8"],
         ["--valid-fraction", "0.1", "--warmup", "10", "--lr"],
+        ["0.003", "--schedule", "constant", "--steps", steps],
     ];
-    let args: Vec<&str> = args.iter().flatten().copied().collect();
-    json_lines(&[&args[..], &["0.003", "--schedule", "constant", "--steps", steps], extra].concat())
+    args.iter().flatten().map(|word| word.to_string()).collect()
+}
+
+fn pretrain(case: &Case, architecture: &str, out: &Path, steps: &str, extra: &[&str]) -> Vec<Value> {
+    let args = pretrain_args(&case.file("text.txt", text()), architecture, out, steps);
+    json_lines(&args.iter().map(String::as_str).chain(extra.iter().copied()).collect::<Vec<_>>())
 }
 
 #[test]
@@ -65,25 +69,17 @@ fn a_resumed_run_has_the_bits_of_one_that_was_not_interrupted() {
         pretrain(&parts, architecture, &b, "12", &["--resume"]);
         let weights = |folder: &Path| std::fs::read(folder.join("model.safetensors")).expect("weights");
         assert!(weights(&a) == weights(&b), "{architecture}");
-        // another text is another run
+        // another text, or other arithmetic, is another run
         let other = parts.file("other.txt", text().replace("cat", "cow"));
-        let output = run(&[
-            "pretrain",
-            "--text",
-            other.to_str().expect("a path"),
-            "--out",
-            b.to_str().expect("a path"),
-            "--steps",
-            "14",
-            "--vocab-size",
-            "400",
-            "--context",
-            "32",
-            "--resume",
-            "--valid-fraction",
-            "0.1",
-        ]);
-        assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+        let same = pretrain_args(&parts.file("text.txt", text()), architecture, &b, "14");
+        let another = pretrain_args(&other, architecture, &b, "14");
+        for (args, extra) in [(&another, vec!["--resume"]), (&same, vec!["--resume", "--precision", "bf16"])]
+        {
+            let args: Vec<&str> = args.iter().map(String::as_str).chain(extra).collect();
+            let output = run(&args);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(2) && stderr.contains("other"), "{stderr}");
+        }
     }
 }
 
@@ -106,6 +102,21 @@ fn a_model_goes_on_with_other_text_and_stays_what_it_was() {
         assert!(before == std::fs::read(base.join("model.safetensors")).expect("weights"), "{architecture}");
         let tokenizer = |folder: &Path| std::fs::read(folder.join("tokenizer.json")).expect("a tokenizer");
         assert!(tokenizer(&base) == tokenizer(&out), "{architecture}");
+        // the model that is read is never written
+        let there = run(&[
+            "pretrain",
+            "--model",
+            out_path,
+            "--text",
+            text,
+            "--out",
+            out_path,
+            "--steps",
+            "1",
+            "--overwrite",
+        ]);
+        assert_eq!(there.status.code(), Some(2), "{}", String::from_utf8_lossy(&there.stderr));
+        assert!(out.join("model.safetensors").is_file(), "{architecture}");
         // its shape is its own
         let output = run(&[&args[..], &["--steps", "1", "--layers", "3"]].concat());
         assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));

@@ -5,6 +5,7 @@
 
 pub(super) mod cell;
 pub(super) mod child;
+mod fit;
 pub(super) mod setup;
 pub(super) mod watch;
 

@@ -52,7 +52,9 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let data = args.data.clone().map_or_else(|| hub::data_folder("sentiment"), Ok)?;
     atomic::prepare_folder(&args.out)?;
     let plan = args.out.join("plan.toml");
-    atomic::write(&plan, PLAN.replace(DEV, &data.join("dev.jsonl").display().to_string()).as_bytes())?;
+    // as TOML writes a string: there may be anything in a path
+    let dev = toml::Value::from(data.join("dev.jsonl").display().to_string());
+    atomic::write(&plan, PLAN.replace(DEV, &dev.to_string()).as_bytes())?;
     let compare = compare_args(args, &data, plan);
     let mut story = Story::new(args);
     let comparison = conduct(&compare, &mut story)?;
@@ -170,6 +172,9 @@ impl Watch for Story {
             }
             (How::Shots(_), _) => {
                 "Few-shot: the same after some labelled examples; still nothing is trained."
+            }
+            (How::Train(words), _) if words.iter().any(|word| word == "prefix") => {
+                "Prefix: vectors in front of the keys and values of every layer are trained instead."
             }
             (_, Kind::Prompt) => {
                 "Soft prompt: vectors in front of the text are trained, the model stays as it is."

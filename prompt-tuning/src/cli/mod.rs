@@ -20,6 +20,7 @@ mod session;
 mod shots;
 mod train;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -129,6 +130,17 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Exit code of a process that did not wait for its saving, as shells have it.
 const EXIT_INTERRUPTED: i32 = 130;
+
+/// That a run does not write into the folder of the model that it reads.
+fn check_not_the_model(out: &Path, model: &Path) -> Result<()> {
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    match same(out, model) {
+        false => Ok(()),
+        true => {
+            Err(Error::Input("--out is the folder of the model, which is only read; choose another".into()))
+        }
+    }
+}
 
 /// From now on the first Ctrl-C only sets [`INTERRUPTED`]; the second ends the process at once.
 fn catch_interrupts() {

@@ -176,6 +176,7 @@ pub(super) fn run(args: &PretrainArgs) -> Result<ExitCode> {
     material.model.set_precision(args.common.precision.into());
     let (settings, model) = (args.settings(), &material.model);
     let initial: Learner = TrainedWeights::of(model, &Selection::default())?.into();
+    super::check_not_the_model(&args.out, &material.folder)?;
     let mut folder = RunFolder::open(
         &args.out,
         &settings,

@@ -3,19 +3,20 @@
 mod inputs;
 mod watch;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use model::Family;
+use model::{Family, LanguageModel};
 use serde_json::json;
 
-use self::inputs::Inputs;
+use self::inputs::{DEFAULT_PROMPT_LENGTH, Inputs};
 use self::watch::Watch;
 use super::{Common, INTERRUPTED};
 use crate::checkpoint_folder::SaveDtype;
 use crate::error::{Error, Result};
+use crate::head;
 use crate::prompt_encoder;
 use crate::study::statistics::Spread;
 use crate::train::cost::Cost;
@@ -218,6 +219,29 @@ impl TrainArgs {
         }
     }
 
+    /// Virtual tokens of a prompt whose template does not say how many it has.
+    pub(super) fn n_virtual_tokens(&self) -> usize {
+        self.prompt_length.map_or(DEFAULT_PROMPT_LENGTH, |n| n as usize)
+    }
+
+    /// That a model can be trained so: it has the weights, or a place for the prompt, that these arguments name.
+    pub(super) fn check_model(&self, model: &LanguageModel) -> Result<()> {
+        if self.method == Method::Prefix {
+            return Ok(model.check_prefix()?);
+        }
+        if self.method != Method::Full {
+            return Ok(());
+        }
+        let selection = self.weights.clone().unwrap_or_default();
+        match self.head {
+            false => selection.names(model).map(|_| ()),
+            true => {
+                let labels = ["a", "b"].map(String::from);
+                selection.names(&head::on(model, &labels, self.seed)?).map(|_| ())
+            }
+        }
+    }
+
     fn lr(&self, optimizer: optimizer::Kind) -> f32 {
         let (of_prompts, of_weights) = match optimizer {
             optimizer::Kind::Adamw => (0.003, 5e-5),
@@ -259,12 +283,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     args.check_idle()?;
     super::catch_interrupts();
     let mut inputs = Inputs::read(args)?;
-    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
-    if same(&args.out, &inputs.session.folder) {
-        return Err(Error::Input(
-            "--out is the folder of the model, which is only read; choose another".into(),
-        ));
-    }
+    super::check_not_the_model(&args.out, &inputs.session.folder)?;
     let method = args.method(inputs.session.model.config().d_model);
     let settings = args.settings(inputs.rows.len(), inputs.session.model.family(), method);
     // whatever can fail does so before the folder is touched: --overwrite must not cost the old prompt
@@ -288,6 +307,8 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
     let mut evaluate = inputs.evaluation(args);
     let ending = trainer.run(&mut watch, evaluate.as_deref_mut(), &INTERRUPTED)?;
     let done = watch.finish();
+    // before a file is written, which takes memory of its own
+    let peak_rss_bytes = memory::peak_rss_bytes();
     if ending == Ending::Interrupted {
         return Err(Error::Interrupted(format!(
             "interrupted after step {}; {}",
@@ -309,7 +330,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitCode> {
         "seconds": done.seconds.iter().sum::<f64>(),
         "seconds_per_step": Spread::of(&done.seconds).map(|spread| spread.median),
         "flops": done.flops,
-        "peak_rss_bytes": memory::peak_rss_bytes(),
+        "peak_rss_bytes": peak_rss_bytes,
         "dev": trainer.state().progress.best_metrics,
         "best_step": trainer.state().progress.best_step,
         "stopped_early": ending == Ending::StoppedEarly,

@@ -24,16 +24,20 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// The group with the highest mean accuracy of a kind, with so many training rows.
-    fn best(&self, kind: Kind, n_train: usize) -> Option<&Group> {
-        let all = self.summary.groups.iter();
-        let of_kind = all.filter(|g| g.kind == kind && g.n_train == n_train);
-        of_kind.max_by(|a, b| a.accuracy.mean.total_cmp(&b.accuracy.mean))
+    /// The groups of a kind with so many training rows.
+    fn of_kind(&self, kind: Kind, n_train: usize) -> impl Iterator<Item = &Group> {
+        self.summary.groups.iter().filter(move |g| g.kind == kind && g.n_train == n_train)
     }
 
     /// The best prompt and the best training of weights with so many rows.
     fn prompt_and_weights(&self, n: usize) -> Option<(&Group, &Group)> {
-        Some((self.best(Kind::Prompt, n)?, self.best(Kind::Weights, n)?))
+        Some((best(self.of_kind(Kind::Prompt, n))?, best(self.of_kind(Kind::Weights, n))?))
+    }
+
+    /// Whether a method trains a classifier, which predicts no tokens.
+    fn is_classifier(&self, group: &Group) -> bool {
+        let mut methods = self.comparison.methods.iter();
+        methods.any(|m| m.name == group.method && m.arguments.split_whitespace().any(|word| word == "--head"))
     }
 
     fn difference(&self, a: &Group, b: &Group) -> Estimate {
@@ -45,7 +49,12 @@ impl View<'_> {
     fn asked(&self) -> Option<String> {
         let baselines = Baselines::of(&self.comparison.gold, self.comparison.labels.len());
         let asked = self.summary.groups.iter().filter(|group| group.kind == Kind::Asked);
-        let named: Vec<String> = asked.map(named).collect();
+        let named: Vec<String> = asked
+            .map(|group| match group.was_chosen() {
+                true => format!("{}, chosen by {} labelled rows", named(group), group.n_train),
+                false => named(group),
+            })
+            .collect();
         (!named.is_empty()).then(|| {
             format!(
                 "Without training: {}. Always answering `{}` is right for {}.",
@@ -60,7 +69,27 @@ impl View<'_> {
     fn prompt_beside_weights(&self, n: usize) -> Option<String> {
         let (prompt, weights) = self.prompt_and_weights(n)?;
         let difference = self.difference(prompt, weights);
-        Some(format!("With {n} rows: {} against {}: {}.", named(prompt), named(weights), points(&difference)))
+        // the best of several on the very rows that they are compared on looks a little better than it is
+        let of = |kind| match self.of_kind(kind, n).count() {
+            1 => String::new(),
+            many => format!(", best of {many}"),
+        };
+        let (prompts, trainings) = (of(Kind::Prompt), of(Kind::Weights));
+        let (prompt, weights) = (named(prompt), named(weights));
+        let points = points(&difference);
+        Some(format!(
+            "With {n} rows: {prompt}{prompts}, against {weights}{trainings}: {points}.{}",
+            self.one_seed()
+        ))
+    }
+
+    /// What an interval does not know.
+    fn one_seed(&self) -> &'static str {
+        let first = self.comparison.cells.first().map(|cell| cell.seed);
+        match self.comparison.cells.iter().all(|cell| Some(cell.seed) == first) {
+            true => " The interval is over rows only: what another seed would give is not known.",
+            false => "",
+        }
     }
 
     /// "With few examples prompts win, with many the weights do."
@@ -75,6 +104,7 @@ impl View<'_> {
         };
         let (few_rows, many_rows) = (at(few)?, at(many)?);
         let says = match (side(&few_rows), side(&many_rows)) {
+            _ if !self.one_seed().is_empty() => "cannot be told from one seed",
             (1, -1) => "holds here",
             (-1, 1) => "is reversed here",
             (a, b) if a == b && a != 0 => "does not hold here: the same side is ahead at both ends",
@@ -91,23 +121,36 @@ impl View<'_> {
             Some(sd) => format!("{:+.1} (sd {:.1})", 100.0 * spread.mean, 100.0 * sd),
             None => format!("{:+.1}", 100.0 * spread.mean),
         };
-        let says = if a.mean < b.mean { "overfits less" } else { "does not overfit less" };
+        let says = match (a.sd, b.sd) {
+            (Some(sd_a), Some(sd_b)) => {
+                // of a difference of two means over a handful of seeds
+                let error = ((sd_a * sd_a + sd_b * sd_b) / a.n.min(b.n) as f64).sqrt();
+                match b.mean - a.mean {
+                    less if less > 3.0 * error => "the prompt overfits less",
+                    less if less < -3.0 * error => "the prompt overfits more",
+                    _ => "the seeds differ too much to tell them apart",
+                }
+            }
+            _ => "one seed does not tell whether that is chance",
+        };
         Some(format!(
-            "Overfitting with {n} rows, accuracy on them less that on unseen rows: {} points for {}, {} for {}: the prompt \
-             {says}.",
+            "Overfitting with {n} rows, accuracy on them less that on unseen rows: {} points for {}, {} for {}: {says}. What has \
+             learnt nothing has no gap either: accuracy is {} and {}.",
             gap(a),
             prompt.method,
             gap(b),
-            weights.method
+            weights.method,
+            percent(prompt.accuracy.mean),
+            percent(weights.accuracy.mean)
         ))
     }
 
     /// What a step, the memory and the file cost.
     fn cost(&self, n: usize) -> Option<String> {
-        let prompt = self.best(Kind::Prompt, n)?;
-        let of_size = self.summary.groups.iter().filter(|g| g.kind == Kind::Weights && g.n_train == n);
-        // the most that can be trained: what is called fine-tuning
-        let weights = of_size.max_by_key(|g| g.training.as_ref().map_or(0, |t| t.trained))?;
+        let prompt = best(self.of_kind(Kind::Prompt, n))?;
+        // the most of the model itself: what is called fine-tuning
+        let trained = |group: &&Group| group.training.as_ref().map_or(0, |t| t.trained);
+        let weights = self.of_kind(Kind::Weights, n).max_by_key(|g| (!self.is_classifier(g), trained(g)))?;
         let (a, b) = (prompt.training.as_ref()?, weights.training.as_ref()?);
         let ratio = |of: &dyn Fn(&Training) -> f64| of(a) / of(b);
         let memory = match (a.peak_rss_bytes, b.peak_rss_bytes) {
@@ -129,7 +172,9 @@ impl View<'_> {
 
     /// What is lost elsewhere.
     fn forgetting(&self, n: usize) -> Option<String> {
-        let (prompt, weights) = self.prompt_and_weights(n)?;
+        let known = |group: &&Group| group.perplexity.is_some() || group.others.is_some();
+        let best_known = |kind| best(self.of_kind(kind, n).filter(known));
+        let (prompt, weights) = (best_known(Kind::Prompt)?, best_known(Kind::Weights)?);
         let lost = |group: &Group| {
             let perplexity = group
                 .perplexity
@@ -148,6 +193,11 @@ impl View<'_> {
              model is what it was, bit for bit."
         ))
     }
+}
+
+/// The group with the highest mean accuracy.
+fn best<'g>(groups: impl Iterator<Item = &'g Group>) -> Option<&'g Group> {
+    groups.max_by(|a, b| a.accuracy.mean.total_cmp(&b.accuracy.mean))
 }
 
 fn named(group: &Group) -> String {

@@ -15,6 +15,7 @@
 mod findings;
 pub mod plan;
 mod plots;
+mod ranking;
 pub mod report;
 pub mod scale;
 pub mod subset;

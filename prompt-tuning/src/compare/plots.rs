@@ -7,7 +7,7 @@ use crate::page::axis::{Area, Axis};
 use crate::page::svg::{Svg, class};
 use crate::study::statistics::Spread;
 
-const AREA: Area = Area { left: 60.0, right: 520.0, top: 16.0, bottom: 290.0 };
+const AREA: Area = Area { left: 66.0, right: 520.0, top: 16.0, bottom: 290.0 };
 const WIDTH: f64 = 720.0;
 
 /// What a drawing shows of each group.
@@ -37,7 +37,7 @@ pub(super) struct Frame<'a> {
     pub(super) shares: bool,
 }
 
-/// The figures of a comparison.
+/// How the methods go with the number of training rows.
 pub(super) fn figures(comparison: &Comparison, summary: &Summary) -> Vec<Figure> {
     let accuracy: Value = |group| Some(group.accuracy);
     let band = "Marks: mean over the seeds. Band: one standard deviation to each side.";
@@ -71,6 +71,10 @@ pub(super) fn figures(comparison: &Comparison, summary: &Summary) -> Vec<Figure>
         ),
     ];
     let sizes = summary.sizes();
+    if sizes.len() < 2 {
+        // of one number of rows there are no lines
+        return Vec::new();
+    }
     let places: Vec<String> = sizes.iter().map(usize::to_string).collect();
     let figure = |(title, caption, beside, value): (&'static str, String, &str, Value)| {
         let frame =
@@ -81,22 +85,22 @@ pub(super) fn figures(comparison: &Comparison, summary: &Summary) -> Vec<Figure>
     all.into_iter().filter_map(figure).collect()
 }
 
-/// A line for each method that is trained on numbers of rows, a level for each that is only asked.
+/// A line for each method that is trained on numbers of rows, a level for each that is only asked; a method without a value has an
+/// empty line, so that each has the same colour in every drawing.
 fn series(summary: &Summary, sizes: &[usize], value: Value) -> Vec<Series> {
     let of_method = |method: &str| {
         let groups = summary.groups.iter().filter(|group| group.method == method);
         let known: Vec<(&Group, Spread)> = groups.filter_map(|group| Some((group, value(group)?))).collect();
         let place = |n: usize| sizes.iter().position(|&size| size == n);
         let points = match known[..] {
-            [] => return None,
             [(group, spread)] if group.kind == Kind::Asked => Points::Everywhere(spread),
             _ => Points::At(
                 known.iter().filter_map(|(group, spread)| Some((place(group.n_train)?, *spread))).collect(),
             ),
         };
-        Some(Series { name: method.into(), points })
+        Series { name: method.into(), points }
     };
-    summary.methods().into_iter().filter_map(of_method).collect()
+    summary.methods().into_iter().map(of_method).collect()
 }
 
 /// One drawing; `None` where no line has a value.

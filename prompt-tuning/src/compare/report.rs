@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::plots::figures;
 use super::summary::{Group, HEADS, count};
-use super::{Comparison, Kind, Method, Summary};
+use super::{Comparison, Kind, Method, Summary, ranking};
 use crate::atomic;
 use crate::error::Result;
 use crate::page::{self, Figure, document, duration, escaped, findings};
@@ -30,6 +30,7 @@ pub fn html(comparison: &Comparison, summary: &Summary) -> String {
     );
     let sections = [
         findings(&summary.findings),
+        ranking::figure(summary).iter().map(Figure::html).collect(),
         table(summary),
         figures(comparison, summary).iter().map(Figure::html).collect(),
         methods(comparison),
@@ -44,8 +45,9 @@ fn table(summary: &Summary) -> String {
         "<section>\n<h2>All methods</h2>\n<p class=\"note\">rows: labelled rows the method has seen. accuracy: mean over the \
          seeds, with its standard deviation, and a 95 % bootstrap interval over rows and seeds. train-dev: accuracy on the \
          training rows less that on the measured ones, in points. trained: numbers that are moved. stored: the file that is \
-         kept. s/step: the middle step. TFLOP: products with weights, all steps. memory: the most the process had. forgotten: \
-         change of perplexity on general text and of accuracy on other tasks, the prompt in front.</p>\n\
+         kept. s/step: the middle step. TFLOP: products with weights, all steps. memory: the most the process had. ppl \
+         and others: what is forgotten, the change of perplexity on general text and, in points, of accuracy on other tasks, the \
+         prompt in front.</p>\n\
          {}</section>\n",
         page::table(&HEADS, &rows, &[0])
     )

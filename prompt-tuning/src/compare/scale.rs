@@ -62,6 +62,14 @@ impl Scale {
                 odd.model, odd.data, first.model, first.data
             )));
         }
+        for pair in comparisons.windows(2) {
+            if let Some(what) = differs(&pair[0], &pair[1]) {
+                return Err(Error::Input(format!(
+                    "the comparisons of `{}` and `{}` differ in {what}: not only the size of the model would be seen",
+                    pair[0].model, pair[1].model
+                )));
+            }
+        }
         let models: Vec<OfModel> = comparisons.iter().map(of_model).collect();
         Ok(Scale { task: first.task.clone(), findings: sentences(&models), models })
     }
@@ -134,13 +142,30 @@ impl Scale {
     }
 }
 
+/// What two comparisons that are put side by side must have in common and have not; or the size, which must differ.
+fn differs(a: &Comparison, b: &Comparison) -> Option<String> {
+    let most = |c: &Comparison| Summary::of(c).sizes().last().copied().unwrap_or(0);
+    let pairs = [
+        ("steps", a.steps, b.steps),
+        ("batch", a.batch as u64, b.batch as u64),
+        ("training rows", most(a) as u64, most(b) as u64),
+    ];
+    let other = pairs.into_iter().find(|(_, a, b)| a != b);
+    match other {
+        Some((what, a, b)) => Some(format!("{what} ({a} and {b})")),
+        None if a.task != b.task => Some(format!("the task (`{}` and `{}`)", a.task, b.task)),
+        None if a.model_size == b.model_size => Some("nothing, the models have one size".into()),
+        None => None,
+    }
+}
+
 fn of_model(comparison: &Comparison) -> OfModel {
     let summary = Summary::of(comparison);
     let most = summary.sizes().last().copied().unwrap_or(0);
     let groups: Vec<Group> = summary
         .groups
         .into_iter()
-        .filter(|group| group.kind == Kind::Asked && group.gap.is_none() || group.n_train == most)
+        .filter(|group| group.kind == Kind::Asked && !group.was_chosen() || group.n_train == most)
         .collect();
     let best = |wanted: &dyn Fn(&&Group) -> bool| {
         groups.iter().filter(wanted).max_by(|a, b| a.accuracy.mean.total_cmp(&b.accuracy.mean))
@@ -149,7 +174,7 @@ fn of_model(comparison: &Comparison) -> OfModel {
         let of = |group: &Group| outcomes(comparison, &group.cells);
         Some(statistics::difference(&of(a?), &of(b?), SEED))
     };
-    let asked = |group: &&Group| group.kind == Kind::Asked && group.gap.is_none();
+    let asked = |group: &&Group| group.kind == Kind::Asked && !group.was_chosen();
     OfModel {
         model: comparison.model.clone(),
         size: comparison.model_size,

@@ -80,7 +80,7 @@ impl Summary {
 }
 
 /// Heads of the table.
-pub(super) const HEADS: [&str; 13] = [
+pub(super) const HEADS: [&str; 14] = [
     "method",
     "rows",
     "seeds",
@@ -93,21 +93,23 @@ pub(super) const HEADS: [&str; 13] = [
     "s/step",
     "TFLOP",
     "memory",
-    "forgotten",
+    "ppl %",
+    "others",
 ];
 
 impl Group {
-    /// One row of the table. The last column is the change of perplexity on general text, and of accuracy on other tasks.
+    /// Whether it was asked, but in words that were chosen by labelled rows.
+    pub(super) fn was_chosen(&self) -> bool {
+        self.kind == Kind::Asked && self.gap.is_some()
+    }
+
+    /// One row of the table. The last columns are what is forgotten: the change of perplexity on general text, and of accuracy on
+    /// other tasks.
     pub(super) fn cells_of_table(&self) -> Vec<String> {
         let dash = || "-".to_string();
         let points = |spread: &Spread| format!("{:+.1}", 100.0 * spread.mean);
         let training = self.training.as_ref();
         let of = |cell: &dyn Fn(&Training) -> String| training.map_or_else(dash, cell);
-        let forgotten = [
-            self.perplexity.as_ref().map(|p| format!("ppl {:+.0} %", 100.0 * p.mean)),
-            self.others.as_ref().map(|o| format!("others {:+.1}", 100.0 * o.mean)),
-        ];
-        let forgotten: Vec<String> = forgotten.into_iter().flatten().collect();
         vec![
             self.method.clone(),
             self.n_train.to_string(),
@@ -121,7 +123,8 @@ impl Group {
             of(&|t| format!("{:.2}", t.seconds_per_step)),
             of(&|t| format!("{:.2}", t.flops / 1e12)),
             of(&|t| t.peak_rss_bytes.map_or_else(dash, bytes)),
-            if forgotten.is_empty() { dash() } else { forgotten.join(", ") },
+            self.perplexity.as_ref().map_or_else(dash, |p| format!("{:+.0}", 100.0 * p.mean)),
+            self.others.as_ref().map_or_else(dash, points),
         ]
     }
 }

@@ -76,9 +76,10 @@ fn findings_say_what_the_numbers_are() {
     let findings = Summary::of(&example()).findings.join("\n");
     for part in [
         "Without training: zero-shot 50.0 %",
-        "With 100 rows: soft 50.0 %, sd 0.0 against full 100.0 %, sd 0.0: -50.0 points",
+        "With 100 rows: soft 50.0 %, sd 0.0, against full 100.0 %, sd 0.0: -50.0 points",
         "2.0000 % of the numbers trained, 0 kB kept against 4 kB, 0.50 of the time of a step and 0.67 of its arithmetic",
         "soft: perplexity on general text +10.0 %, accuracy on other tasks -25.0 points; full: perplexity on general text +50.0 %",
+        "the prompt overfits less",
         "bit for bit",
     ] {
         assert!(findings.contains(part), "{part}\nis not in\n{findings}");

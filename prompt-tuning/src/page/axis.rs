@@ -62,12 +62,16 @@ pub(crate) struct Area {
 impl Area {
     /// Grid lines and percentages at the left.
     pub(crate) fn percent_y(&self, svg: &mut Svg, axis: &Axis, title: &str) {
+        let mut widest = 0;
         for tick in axis.ticks() {
-            let y = axis.at(tick);
+            let (y, label) = (axis.at(tick), format!("{:.0}", 100.0 * tick));
             svg.line("grid", [self.left, y], [self.right, y]);
-            svg.text("tick", [self.left - 6.0, y + 4.0], Anchor::End, &format!("{:.0}", 100.0 * tick));
+            svg.text("tick", [self.left - 6.0, y + 4.0], Anchor::End, &label);
+            widest = widest.max(label.len());
         }
-        svg.upright("title", [self.left - 40.0, (self.top + self.bottom) / 2.0], title);
+        // a digit is about 7 wide
+        let beside = self.left - 19.0 - 7.0 * widest as f64;
+        svg.upright("title", [beside, (self.top + self.bottom) / 2.0], title);
     }
 
     /// Grid lines and percentages below.

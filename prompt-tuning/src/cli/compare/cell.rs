@@ -77,7 +77,7 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// Names model, task, data and budget.
+    /// Names model, task, data, texts, budget, threads and program: seconds of different ones are not compared.
     fn fingerprint(&self) -> Result<String> {
         let args = self.setup.args;
         let mut hash = Sha256::new();
@@ -86,8 +86,9 @@ impl<'a> Cells<'a> {
         for path in [&args.task, &args.train, &args.data].into_iter().chain(others) {
             hash.update(std::fs::read(path).map_err(|e| Error::read(path, e))?);
         }
-        let budget = (args.steps, args.batch, args.max_rows, &args.text, args.common.precision);
-        hash.update(format!("{budget:?}"));
+        let budget = (args.steps, args.batch, args.max_rows, args.common.precision, args.common.threads);
+        // a longer prompt among the methods leaves less room for the text in front of which it stands
+        hash.update(format!("{budget:?} {} {}", self.setup.context, env!("CARGO_PKG_VERSION")));
         Ok(format!("{:x}", hash.finalize()))
     }
 
@@ -257,7 +258,8 @@ impl<'a> Cells<'a> {
         let perplexity = match &self.setup.args.text[..] {
             [] => None,
             texts => {
-                let words = texts.iter().fold(on(Words::of("perplexity")).word("--text"), Words::word);
+                let words = on(Words::of("perplexity").option("--context", self.setup.context.to_string()));
+                let words = texts.iter().fold(words.word("--text"), Words::word);
                 Some(number(words, "perplexity")?)
             }
         };

@@ -4,7 +4,7 @@ use model::LanguageModel;
 use sha2::{Digest, Sha256};
 use wildmatch::WildMatch;
 
-use super::{CompareArgs, Other, Size};
+use super::{CompareArgs, Other, Size, fit};
 use crate::cli::shots::sampled;
 use crate::compare::plan::{self, How, Planned, PlannedCell};
 use crate::compare::{Comparison, Side};
@@ -28,6 +28,10 @@ pub(in crate::cli) struct Setup<'a> {
     model_size: u64,
     pub(super) fingerprint: String,
     other_names: Vec<String>,
+    /// Of every text that perplexity is measured on: what is left of the window with the longest prompt in front.
+    pub(super) context: usize,
+    /// Methods and rows that are left out, and why.
+    pub(super) left_out: Vec<String>,
 }
 
 impl<'a> Setup<'a> {
@@ -42,10 +46,7 @@ impl<'a> Setup<'a> {
             return Err(Error::file(&args.task, why));
         }
         let train = data::read_examples(&args.train, &task, Labels::Required)?;
-        let data = sampled(data::read_examples(&args.data, &task, Labels::Required)?, args.max_rows);
-        if !args.text.is_empty() {
-            corpus::read(&args.text)?;
-        }
+        let documents = if args.text.is_empty() { Vec::new() } else { corpus::read(&args.text)? };
         let model = LanguageModel::open(&hub::model_folder(&args.model)?)?;
         let numbers = |name: &String| {
             Ok(model.checkpoint().tensor_of_any_shape(name)?.shape().iter().product::<usize>())
@@ -56,7 +57,9 @@ impl<'a> Setup<'a> {
             .map(numbers)
             .collect::<std::result::Result<_, tensor::Error>>()
             .map_err(model::Error::from)?;
-        let methods = methods(args, &task)?;
+        let (methods, mut left_out) = methods(args, &task, &model)?;
+        let data = unseen(args, &task, (&train, &methods), &mut left_out)?;
+        let context = fit::room(&methods, model.config().n_positions)?.min(CONTEXT);
         let other_names = args.other.iter().map(other_name).collect::<Result<_>>()?;
         Ok(Setup {
             args,
@@ -67,8 +70,10 @@ impl<'a> Setup<'a> {
             train,
             data,
             model_size: numbers.iter().sum::<usize>() as u64,
-            fingerprint: model.fingerprint(),
+            fingerprint: format!("{}\n{}", model.fingerprint(), documents.join("\n\n")),
             other_names,
+            context,
+            left_out,
         })
     }
 
@@ -128,8 +133,40 @@ impl<'a> Setup<'a> {
     }
 }
 
-/// The methods of the plan that are asked for. Without other wordings there is none to choose.
-fn methods(args: &CompareArgs, task: &Task) -> Result<Vec<Planned>> {
+/// Tokens of general text that are read at one time, where the model has room for them.
+const CONTEXT: usize = 512;
+
+/// The rows that are measured: those of `--data` that no method learns from or chooses by.
+fn unseen(
+    args: &CompareArgs,
+    task: &Task,
+    (train, methods): (&Dataset<Example>, &[Planned]),
+    left_out: &mut Vec<String>,
+) -> Result<Dataset<Example>> {
+    let read = |path: &std::path::Path| data::read_examples(path, task, Labels::Required);
+    let mut data = read(&args.data)?;
+    let mut dev = Vec::new();
+    for arguments in methods.iter().map(fit::arguments) {
+        dev.extend(arguments?.and_then(|arguments| arguments.dev));
+    }
+    dev.sort_unstable();
+    dev.dedup();
+    let dev: Vec<Dataset<Example>> = dev.iter().map(|path| read(path)).collect::<Result<_>>()?;
+    let seen: Vec<&Dataset<Example>> = std::iter::once(train).chain(&dev).collect();
+    let n = fit::without_seen(&mut data, &seen);
+    if data.rows.is_empty() {
+        return Err(Error::file(&args.data, "all of its rows are among those that methods learn from"));
+    }
+    if n > 0 {
+        left_out
+            .push(format!("{n} rows of {} that methods learn from are not measured", args.data.display()));
+    }
+    Ok(sampled(data, args.max_rows))
+}
+
+/// The methods of the plan that are asked for, and notes about those of them that cannot be run on this task and model. Who names
+/// one of those is told so instead.
+fn methods(args: &CompareArgs, task: &Task, model: &LanguageModel) -> Result<(Vec<Planned>, Vec<String>)> {
     let mut methods = plan::methods(args.plan.as_deref())?;
     let all: Vec<String> = methods.iter().map(|method| method.name.clone()).collect();
     for pattern in &args.methods {
@@ -140,15 +177,23 @@ fn methods(args: &CompareArgs, task: &Task) -> Result<Vec<Planned>> {
     let asked =
         |name: &str| args.methods.is_empty() || args.methods.iter().any(|p| WildMatch::new(p).matches(name));
     methods.retain(|method| asked(&method.name));
-    let chooses = |method: &Planned| method.how == How::Wordings;
-    if task.wordings.is_empty() && methods.iter().any(chooses) {
-        if !args.methods.is_empty() {
-            let why = "the task has no other wordings in [templates] to choose a hard prompt from";
-            return Err(Error::file(&args.task, why));
+    let (mut fitting, mut left_out) = (Vec::new(), Vec::new());
+    for method in methods {
+        let obstacle = match method.how {
+            How::Wordings if task.wordings.is_empty() => {
+                Some("the task has no other wordings in [templates] to choose from".to_string())
+            }
+            _ => fit::obstacle(&method, model)?,
+        };
+        match obstacle {
+            None => fitting.push(method),
+            Some(why) if args.methods.is_empty() && args.plan.is_none() => {
+                left_out.push(format!("`{}` is left out: {why}", method.name));
+            }
+            Some(why) => return Err(Error::Input(format!("method `{}`: {why}", method.name))),
         }
-        methods.retain(|method| !chooses(method));
     }
-    Ok(methods)
+    Ok((fitting, left_out))
 }
 
 /// Numbers of rows that there are, from few to many, each once.

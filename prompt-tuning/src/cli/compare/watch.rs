@@ -46,6 +46,7 @@ impl Watch for Bar {
         self.progress = Progress::new("compare", cells as u64, self.quiet);
         let (methods, rows) = (setup.methods.len(), setup.gold.len());
         self.note(format!("{}: {methods} methods, {cells} cells, {rows} rows measured", setup.args.model));
+        setup.left_out.iter().for_each(|what| self.note(what.clone()));
     }
 
     fn cell(&mut self, setup: &Setup, planned: PlannedCell) {

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::PretrainArgs;
+use crate::cli::Precision;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::pretrain::blocks::{self, Masked, Rest, Vocabulary};
@@ -23,6 +24,7 @@ pub(super) struct Material {
     pub model: LanguageModel,
     /// Tokens of a block.
     context: usize,
+    precision: Precision,
     pub examples: Box<dyn Examples>,
     pub valid: Vec<Row>,
     pub n_documents: usize,
@@ -77,15 +79,27 @@ impl Material {
             let why = "no document fell to validation; give more text or a larger --valid-fraction";
             return Err(Error::Input(why.into()));
         }
-        let (_made, seed) = (made, args.seed);
-        Ok(Material { folder, _made, model, context, examples, valid, n_documents, n_tokens, seed })
+        let (_made, seed, precision) = (made, args.seed, args.common.precision);
+        Ok(Material {
+            folder,
+            _made,
+            model,
+            context,
+            precision,
+            examples,
+            valid,
+            n_documents,
+            n_tokens,
+            seed,
+        })
     }
 
-    /// Names text, model and seed: a resumed run must have the same.
+    /// Names text, model, seed and precision: a resumed run must have the same.
     pub(super) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.model.fingerprint());
         hash.update(self.seed.to_le_bytes());
+        hash.update(format!("{:?}", self.precision));
         let train = (0..self.examples.n_rows()).map(|i| self.examples.row(i, 0));
         for row in train.chain(self.valid.iter().cloned()) {
             row.sources().for_each(|source| match source {

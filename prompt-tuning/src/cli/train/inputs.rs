@@ -25,7 +25,7 @@ use crate::trained_weights::TrainedWeights;
 use model::{Family, Row, Source};
 
 /// Virtual tokens when neither template nor `--prompt-length` says.
-const DEFAULT_PROMPT_LENGTH: usize = 20;
+pub(in crate::cli) const DEFAULT_PROMPT_LENGTH: usize = 20;
 /// Stream of the seed that permutes labels; other streams make the prompt and the order.
 const LABELS_STREAM: u64 = 0x1abe1;
 
@@ -109,7 +109,7 @@ impl Inputs {
     }
 
     fn of_pairs(args: &TrainArgs, session: Session, init: Init) -> Result<Inputs> {
-        let length = args.prompt_length.map_or(DEFAULT_PROMPT_LENGTH, |n| n as usize);
+        let length = args.n_virtual_tokens();
         let n_soft = match args.method {
             cli::train::Method::Full => 0,
             _ => length - session.n_ahead,
