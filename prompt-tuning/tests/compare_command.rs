@@ -151,7 +151,7 @@ fn rows_that_methods_learn_from_are_not_measured() {
 
 #[test]
 fn a_method_that_the_model_has_nothing_for_is_found_before_the_first_cell() {
-    let bench = Bench::new("gguf-llama");
+    let bench = Bench::new("gguf-llama/model.gguf");
     let args = bench.args(&["--methods", "zero-shot", "full"]);
     let why = refusal(&args.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(why.contains("method `full`") && why.contains("GGUF"), "{why}");

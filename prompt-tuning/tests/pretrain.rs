@@ -78,7 +78,7 @@ fn a_resumed_run_has_the_bits_of_one_that_was_not_interrupted() {
             let args: Vec<&str> = args.iter().map(String::as_str).chain(extra).collect();
             let output = run(&args);
             let stderr = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.code() == Some(2) && stderr.contains("other"), "{stderr}");
+            assert!(output.status.code() == Some(2) && stderr.contains("the data, --init"), "{stderr}");
         }
     }
 }
