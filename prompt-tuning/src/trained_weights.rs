@@ -72,7 +72,7 @@ impl Selection {
     fn takes(&self, name: &str, n_layers: usize) -> bool {
         match (&*self.0, self.0.strip_prefix("last:").and_then(|n| n.parse::<usize>().ok())) {
             ("all", _) => true,
-            // in `TrainedWeights::of`, whatever the selection
+            // in `names`, whatever the selection
             ("head", _) => false,
             // Ben Zaken, Goldberg & Ravfogel 2022
             ("bitfit", _) => name.ends_with(".bias") || name.ends_with(".beta"),

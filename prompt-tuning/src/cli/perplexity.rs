@@ -18,7 +18,7 @@ use crate::pretrain::corpus;
 use crate::soft_prompt::SoftPrompt;
 
 /// Longest stretch of text that is read at one time, where nobody says.
-const DEFAULT_CONTEXT: usize = 512;
+pub(super) const DEFAULT_CONTEXT: usize = 512;
 
 /// Arguments of `perplexity`.
 #[derive(Debug, Args)]

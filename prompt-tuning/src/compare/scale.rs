@@ -144,7 +144,9 @@ impl Scale {
 
 /// What two comparisons that are put side by side must have in common and have not; or the size, which must differ.
 fn differs(a: &Comparison, b: &Comparison) -> Option<String> {
-    let most = |c: &Comparison| Summary::of(c).sizes().last().copied().unwrap_or(0);
+    let trained =
+        |c: &Comparison| c.cells.iter().filter(|cell| cell.training.is_some()).map(|cell| cell.n_train).max();
+    let most = |c: &Comparison| trained(c).unwrap_or(0);
     let pairs = [
         ("steps", a.steps, b.steps),
         ("batch", a.batch as u64, b.batch as u64),

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use wildmatch::WildMatch;
 
 use super::{CompareArgs, Other, Size, fit};
+use crate::cli::perplexity::DEFAULT_CONTEXT;
 use crate::cli::shots::sampled;
 use crate::compare::plan::{self, How, Planned, PlannedCell};
 use crate::compare::{Comparison, Side};
@@ -59,7 +60,7 @@ impl<'a> Setup<'a> {
             .map_err(model::Error::from)?;
         let (methods, mut left_out) = methods(args, &task, &model)?;
         let data = unseen(args, &task, (&train, &methods), &mut left_out)?;
-        let context = fit::room(&methods, model.config().n_positions)?.min(CONTEXT);
+        let context = fit::room(&methods, model.config().n_positions)?.min(DEFAULT_CONTEXT);
         let other_names = args.other.iter().map(other_name).collect::<Result<_>>()?;
         Ok(Setup {
             args,
@@ -132,9 +133,6 @@ impl<'a> Setup<'a> {
         }
     }
 }
-
-/// Tokens of general text that are read at one time, where the model has room for them.
-const CONTEXT: usize = 512;
 
 /// The rows that are measured: those of `--data` that no method learns from or chooses by.
 fn unseen(
