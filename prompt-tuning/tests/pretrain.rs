@@ -125,13 +125,19 @@ fn a_model_goes_on_with_other_text_and_stays_what_it_was() {
 
 #[test]
 fn what_cannot_be_trained_on_plain_text_is_refused_in_one_line() {
-    for (folder, why) in [("t5-v1.0-relu-tied", "encoder-decoder"), ("gpt2-classifier", "classifier")] {
+    let refused: [(&str, &[&str], &str); 3] = [
+        ("t5-v1.0-relu-tied", &[], "encoder-decoder"),
+        ("gpt2-classifier", &[], "classifier"),
+        ("gpt2-text", &["--mask-probability", "0.3"], "--mask-probability"),
+    ];
+    for (folder, extra, why) in refused {
         let case = Case::new();
         let (text, out) = (case.file("text.txt", text()), case.path("model"));
         let [text, out_path] = [&text, &out].map(|p| p.to_str().expect("a path"));
         let model = fixture::folder(folder);
         let model = model.to_str().expect("a path");
-        let output = run(&["pretrain", "--model", model, "--text", text, "--out", out_path, "--steps", "1"]);
+        let args = ["pretrain", "--model", model, "--text", text, "--out", out_path, "--steps", "1"];
+        let output = run(&[&args, extra].concat());
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), 1), "{folder}: {stderr}");
         assert!(stderr.contains(why), "{stderr}");

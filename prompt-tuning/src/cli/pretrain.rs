@@ -71,6 +71,9 @@ pub(super) struct PretrainArgs {
     /// Share of the documents that is kept for validation
     #[arg(long, value_name = "X", default_value_t = 0.01)]
     valid_fraction: f64,
+    /// Share of the tokens that a masked model is asked for in training; validation always asks for 15 % [default: 0.15]
+    #[arg(long, value_name = "X", value_parser = share)]
+    mask_probability: Option<f64>,
     /// Optimizer steps
     #[arg(long, value_name = "N")]
     steps: u64,
@@ -124,6 +127,11 @@ pub(super) struct PretrainArgs {
 enum Architecture {
     Gpt2,
     Bert,
+}
+
+fn share(text: &str) -> std::result::Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or("it is a number between 0 and 1".to_string())
 }
 
 impl PretrainArgs {

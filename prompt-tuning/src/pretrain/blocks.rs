@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::rng::Rng;
 use crate::train::Examples;
 
-/// Share of the tokens that are scored.
+/// Share of the tokens that are scored, unless said otherwise.
 const SCORED: f64 = 0.15;
 /// Of these, share shown as a mask.
 const SHOWN_AS_MASK: f64 = 0.8;
@@ -110,12 +110,14 @@ impl Vocabulary {
 }
 
 /// Blocks for a masked model, from which every epoch makes its own rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Masked {
     /// `[CLS] … [SEP]` each, with at least one token that can be scored.
     pub blocks: Vec<Vec<u32>>,
     vocabulary: Vocabulary,
     seed: u64,
+    /// Share of the tokens that are scored.
+    scored: f64,
 }
 
 impl Masked {
@@ -124,7 +126,13 @@ impl Masked {
     pub fn new(documents: &[Vec<u32>], vocabulary: Vocabulary, context: usize, seed: u64) -> Masked {
         let mut blocks = pack(documents, &vocabulary, context);
         blocks.retain(|block| block.iter().any(|token| !vocabulary.special.contains(token)));
-        Masked { blocks, vocabulary, seed }
+        Masked { blocks, vocabulary, seed, scored: SCORED }
+    }
+
+    /// With another share of scored tokens than 15 %: more is more signal from a text, and less to guess from (Wettig et al. 2023,
+    /// "Should You Mask 15% in Masked Language Modeling?").
+    pub fn scoring(self, share: f64) -> Masked {
+        Masked { scored: share, ..self }
     }
 
     /// Block `index` as epoch `epoch` sees it. Depends on the seed and these two alone.
@@ -133,7 +141,7 @@ impl Masked {
         let mut rng = Rng::new(self.seed).fork(epoch).fork(index as u64);
         let mut text: Vec<usize> =
             (0..block.len()).filter(|&at| !self.vocabulary.special.contains(&block[at])).collect();
-        let n = ((SCORED * text.len() as f64).round() as usize).max(1);
+        let n = ((self.scored * text.len() as f64).round() as usize).max(1);
         rng.shuffle(&mut text);
         text.truncate(n);
         text.sort_unstable();
@@ -260,7 +268,7 @@ mod tests {
     fn a_masked_row_hides_what_it_scores() {
         let document: Vec<u32> = (5..90).chain([4, 1]).collect();
         let masked = Masked::new(&[document], vocabulary(), 128, 7);
-        let block = &masked.blocks[0];
+        let (block, more) = (&masked.blocks[0], masked.clone().scoring(0.4));
         let (mut as_mask, mut as_is, mut random) = (0, 0, BTreeSet::new());
         let mut times_scored = vec![0u32; block.len()];
         let epochs = 4000;
@@ -268,6 +276,7 @@ mod tests {
             let row = masked.row(0, epoch);
             // 15 % of 85 tokens
             assert_eq!((row.tokens.len(), row.scored.len()), (block.len(), 13));
+            assert_eq!(more.row(0, epoch).scored.len(), 34);
             assert!(row.scored.windows(2).all(|pair| pair[0].at < pair[1].at));
             let scored: BTreeSet<usize> = row.scored.iter().map(|p| p.at).collect();
             for (at, (&shown, &token)) in row.tokens.iter().zip(block).enumerate() {

@@ -60,6 +60,9 @@ impl Material {
         let valid = blocks::encode(&tokenizer, &split.valid)?;
         let n_tokens = train.iter().map(Vec::len).sum();
         let (examples, valid) = match masked {
+            false if args.mask_probability.is_some() => {
+                return Err(Error::Input("--mask-probability: only masked models have masks".into()));
+            }
             false => causal(&tokenizer, (&train, &valid), context)?,
             true => {
                 let masked = |documents: &[Vec<u32>]| -> Result<Masked> {
@@ -67,7 +70,12 @@ impl Material {
                 };
                 let valid = masked(&valid)?;
                 let valid = (0..valid.blocks.len()).map(|i| valid.row(i, 0)).collect();
-                (Box::new(masked(&train)?) as Box<dyn Examples>, valid)
+                let train = masked(&train)?;
+                let train = match args.mask_probability {
+                    Some(share) => train.scoring(share),
+                    None => train,
+                };
+                (Box::new(train) as Box<dyn Examples>, valid)
             }
         };
         if examples.n_rows() == 0 {
