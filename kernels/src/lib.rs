@@ -27,6 +27,8 @@ pub mod activation;
 pub mod attention;
 pub mod blocks;
 pub mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod elementwise;
 pub mod embedding;
 mod floats;

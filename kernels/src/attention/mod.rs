@@ -33,6 +33,8 @@ use std::ops::Range;
 mod backward;
 mod bias;
 mod bias_gradient;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod forward;
 mod pack;
 mod product;

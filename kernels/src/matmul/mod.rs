@@ -21,6 +21,8 @@
 
 mod arithmetic;
 mod blocked;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod few_blocks;
 mod few_rows;
 mod loop_1;

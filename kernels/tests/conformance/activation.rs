@@ -1,11 +1,15 @@
 //! Activations, plain and gated: around every vector size, in the tails and at infinity-sized inputs.
 
 use prompt_tuning_kernels::{
-    activation::{self, Activation, Gated, reference},
+    activation::{self, Activation, reference},
     testing::{Tolerance, close},
 };
 
-use crate::{close_or_zero, lengths, named, normals, suite, to_f64};
+use crate::{
+    close_or_zero,
+    device::{Device, on_every_device},
+    lengths, named, normals, suite, to_f64,
+};
 
 pub(crate) const ALL: [Activation; 4] =
     [Activation::GeluTanh, Activation::GeluErf, Activation::Silu, Activation::Relu];
@@ -19,12 +23,9 @@ fn hand_computed() {
     let expected =
         [(0.841_191_99, 1.082_964_1), (0.841_344_75, 1.083_315_5), (0.731_058_58, 0.927_670_51), (1.0, 1.0)];
     let cases: Vec<_> = ALL.into_iter().zip(expected).collect();
-    suite(&cases, |isa, &(act, (y, slope))| {
-        let (mut out, mut d_x) = ([0.0f32; 1], [0.0f32; 1]);
-        activation::forward(isa, act, &[1.0], &mut out);
-        activation::backward(isa, act, &[1.0], &[2.0], &mut d_x);
-        close(&out, &[y], Tolerance::both(1e-6))?;
-        close(&d_x, &[2.0 * slope], Tolerance::both(1e-6))
+    on_every_device(&cases, |device, &(act, (y, slope))| {
+        close(&device.activation(act, &[1.0]), &[y], Tolerance::both(1e-6))?;
+        close(&device.activation_backward(act, &[1.0], &[2.0]), &[2.0 * slope], Tolerance::both(1e-6))
     });
 }
 
@@ -32,10 +33,10 @@ fn hand_computed() {
 fn plain_and_gated_match_the_reference() {
     let cases: Vec<_> =
         ALL.into_iter().flat_map(|act| lengths().into_iter().map(move |n| (act, n))).collect();
-    suite(&cases, |isa, &(act, n)| {
+    on_every_device(&cases, |device, &(act, n)| {
         let x: Vec<f32> = normals(1, n).iter().map(|x| 2.0 * x).collect();
         let (up, d_y) = (normals(2, n), normals(3, n));
-        check(isa, act, &x, &up, &d_y)
+        check(device, act, &x, &up, &d_y)
     });
 }
 
@@ -45,31 +46,29 @@ fn large_magnitudes_match_the_reference() {
         0.7, 1e4, -1e4, 1e10, -1e10, 30.0, -30.0, 1e-20, -1e-20, 0.0, -0.0, 87.0, -87.0, 89.5, -89.5, -6.0,
         6.0,
     ];
-    suite(&ALL, |isa, &act| check(isa, act, &x, &normals(2, x.len()), &normals(3, x.len())));
+    on_every_device(&ALL, |device, &act| check(device, act, &x, &normals(2, x.len()), &normals(3, x.len())));
 }
 
 #[test]
 fn a_nan_stays_a_nan() {
-    suite(&ALL, |isa, &act| {
-        let mut y = [0.0f32; 3];
-        activation::forward(isa, act, &[f32::NAN, 1.0, f32::NAN], &mut y);
-        let nans = y.map(f32::is_nan);
-        if nans == [true, false, true] { Ok(()) } else { Err(format!("{y:?}")) }
+    let are = |x: &[f32], expected: &[bool]| {
+        let nans: Vec<bool> = x.iter().map(|x| x.is_nan()).collect();
+        if nans == expected { Ok(()) } else { Err(format!("{x:?}")) }
+    };
+    on_every_device(&ALL, |device, &act| {
+        are(&device.activation(act, &[f32::NAN, 1.0, f32::NAN]), &[true, false, true])
     });
     let smooth = [Activation::GeluTanh, Activation::GeluErf, Activation::Silu];
-    suite(&smooth, |isa, &act| {
-        let mut d_x = [0.0f32; 2];
-        activation::backward(isa, act, &[f32::NAN, 1.0], &[1.0; 2], &mut d_x);
-        if d_x.map(f32::is_nan) == [true, false] { Ok(()) } else { Err(format!("{d_x:?}")) }
+    on_every_device(&smooth, |device, &act| {
+        are(&device.activation_backward(act, &[f32::NAN, 1.0], &[1.0; 2]), &[true, false])
     });
 }
 
 #[test]
 fn the_largest_numbers_saturate() {
-    suite(&ALL, |isa, &act| {
-        let (mut y, mut d_x) = ([f32::NAN; 2], [f32::NAN; 2]);
-        activation::forward(isa, act, &[f32::MAX, f32::MIN], &mut y);
-        activation::backward(isa, act, &[f32::MAX, f32::MIN], &[1.0; 2], &mut d_x);
+    on_every_device(&ALL, |device, &act| {
+        let y = device.activation(act, &[f32::MAX, f32::MIN]);
+        let d_x = device.activation_backward(act, &[f32::MAX, f32::MIN], &[1.0; 2]);
         let right = y[0] == f32::MAX && y[1].abs() < 1e-30 && d_x[0] == 1.0 && d_x[1].abs() < 1e-30;
         if right { Ok(()) } else { Err(format!("{y:?} {d_x:?}")) }
     });
@@ -123,22 +122,11 @@ fn values_are_within_their_ulp_bounds() {
     });
 }
 
-fn check(
-    isa: prompt_tuning_kernels::Isa,
-    act: Activation,
-    x: &[f32],
-    up: &[f32],
-    d_y: &[f32],
-) -> Result<(), String> {
+fn check(device: Device, act: Activation, x: &[f32], up: &[f32], d_y: &[f32]) -> Result<(), String> {
     let n = x.len();
-    let buffer = || vec![f32::NAN; n];
-    let (mut y, mut d_x, mut gated, mut d_gate, mut d_up) =
-        (buffer(), buffer(), buffer(), buffer(), buffer());
-    activation::forward(isa, act, x, &mut y);
-    activation::backward(isa, act, x, d_y, &mut d_x);
-    let inputs = Gated { act, gate: x, up };
-    activation::gated_forward(isa, inputs, &mut gated);
-    activation::gated_backward(isa, inputs, d_y, &mut d_gate, &mut d_up);
+    let (y, d_x) = (device.activation(act, x), device.activation_backward(act, x, d_y));
+    let gated = device.gated(act, x, up);
+    let [d_gate, d_up] = device.gated_backward(act, x, up, d_y);
 
     let (x, up, d_y) = (to_f64(x), to_f64(up), to_f64(d_y));
     let each = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<f64>>();

@@ -1,12 +1,15 @@
 //! Attention under every kind of mask the packed forest makes, against all pairs one by one.
 
 use prompt_tuning_kernels::{
-    Isa,
-    attention::{self, Bias, Gradients, Heads, Inputs, Mask, Rows, RowsMut, Upstream, reference},
+    attention::{self, Bias, Heads, Inputs, Mask, Rows, Upstream, reference},
     testing::{Rng, Tolerance, close},
 };
 
-use crate::{close_or_zero, named, normals, suite, to_f64};
+use crate::{
+    close_or_zero,
+    device::{Device, on_every_device},
+    named, normals, to_f64,
+};
 
 /// What the mask is made of.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +177,7 @@ fn with_gaps(x: &[f32], width: usize, gap: usize) -> Vec<f32> {
 }
 
 impl Data {
-    pub(crate) fn run(&self, isa: Isa) -> Results {
+    pub(crate) fn run(&self, device: Device) -> Results {
         let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
         let (q_width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
         let gaps = [3, 16, 0];
@@ -189,32 +192,16 @@ impl Data {
             bias: self.bias(),
             n_queries: self.mask.queries,
         };
-        let nans = |n: usize| vec![f32::NAN; n];
-        let (mut out, mut lse) = (nans(self.q.len()), nans(n_heads * self.mask.queries));
-        attention::forward(isa, inputs, &mut out, &mut lse);
+        let (out, lse) = device.attention(inputs);
+        let upstream = Upstream { out: &out, lse: &lse, d_out: &self.d_out };
         let widths = [q_width, kv_width, kv_width];
-        let mut grads: [Vec<f32>; 3] = [&self.q, &self.k, &self.v].map(|x| nans(x.len()));
-        if self.q.len() / q_width == self.k.len() / kv_width {
-            // columns of one matrix
-            let mut all = nans(grads.iter().map(Vec::len).sum());
-            let [d_q, d_k, d_v] = RowsMut::side_by_side(&mut all, widths);
-            self.run_backward(isa, inputs, (&out, &lse), Gradients { d_q, d_k, d_v });
-            let mut first = 0;
-            for (grad, width) in grads.iter_mut().zip(widths) {
-                let rows = all.chunks(widths.iter().sum::<usize>());
-                *grad = rows.flat_map(|row| row[first..first + width].iter().copied()).collect();
-                first += width;
-            }
+        let [d_q, d_k, d_v] = if self.q.len() / q_width == self.k.len() / kv_width {
+            device.attention_backward_side_by_side(inputs, upstream, widths)
         } else {
-            let [d_q, d_k, d_v] = &mut grads;
-            let d_q = RowsMut::of(d_q, q_width);
-            let [d_k, d_v] = [d_k, d_v].map(|d| RowsMut::of(d, kv_width));
-            self.run_backward(isa, inputs, (&out, &lse), Gradients { d_q, d_k, d_v });
-        }
-        let [d_q, d_k, d_v] = grads;
+            device.attention_backward(inputs, upstream, widths)
+        };
         let d_table = self.bias().map(|bias| {
-            let mut d_table = nans(bias.table.len());
-            let upstream = Upstream { out: &out, lse: &lse, d_out: &self.d_out };
+            let mut d_table = vec![f32::NAN; bias.table.len()];
             attention::backward_bias(inputs, upstream, &mut d_table);
             d_table
         });
@@ -225,18 +212,14 @@ impl Data {
         self.bias.as_ref().map(Relative::as_bias)
     }
 
-    fn run_backward(&self, isa: Isa, inputs: Inputs, (out, lse): (&[f32], &[f32]), grads: Gradients) {
-        attention::backward(isa, inputs, Upstream { out, lse, d_out: &self.d_out }, grads);
-    }
-
     /// Fails where the kernels are further from the reference than the rounding of scores of size `spread` allows.
-    fn check(&self, isa: Isa, spread: f32) -> Result<(), String> {
+    fn check(&self, device: Device, spread: f32) -> Result<(), String> {
         let mask = Mask { begin: &self.mask.begin, end: &self.mask.end };
         let (q, k, v) = (to_f64(&self.q), to_f64(&self.k), to_f64(&self.v));
         let inputs = reference::Inputs { heads: self.heads, q: &q, k: &k, v: &v, mask, bias: self.bias() };
         let (out, lse) = reference::forward(&inputs);
         let (d_q, d_k, d_v) = reference::backward(&inputs, &to_f64(&self.d_out));
-        let actual = self.run(isa);
+        let actual = self.run(device);
         let tol = Tolerance::both(2e-6 * (1.0 + f64::from(spread)));
         // a gradient is a sum over the pairs of a row or column: relative to the largest, not to itself
         let of_sum = |x: &[f64]| Tolerance {
@@ -267,7 +250,7 @@ impl Data {
 /// Two causal queries of one number with scale 1: query 1 has probabilities 1/4 and 3/4.
 #[test]
 fn hand_computed() {
-    suite(&[()], |isa, ()| {
+    on_every_device(&[()], |device, ()| {
         let ln3 = 3f32.ln();
         let heads = Heads { n_heads: 1, n_kv_heads: 1, head_dim: 1, scale: 1.0 };
         let mask = Intervals { begin: vec![0, 1], end: vec![2, 2], queries: 2 };
@@ -280,7 +263,7 @@ fn hand_computed() {
             v: vec![4.0, 8.0],
             d_out: vec![1.0, 2.0],
         };
-        let actual = data.run(isa);
+        let actual = data.run(device);
         let tol = Tolerance::both(1e-6);
         close(&actual.out, &[4.0, 7.0], tol)?;
         close(&actual.lse, &[0.0, 4f64.ln()], tol)?;
@@ -294,7 +277,7 @@ fn hand_computed() {
 /// Without queries the bias alone decides: key 0 is one behind query 1, which gives it 3/4.
 #[test]
 fn hand_computed_bias() {
-    suite(&[()], |isa, ()| {
+    on_every_device(&[()], |device, ()| {
         let heads = Heads { n_heads: 1, n_kv_heads: 1, head_dim: 1, scale: 1.0 };
         let mask = Intervals { begin: vec![0, 0], end: vec![2, 2], queries: 2 };
         let bias = Relative {
@@ -305,7 +288,7 @@ fn hand_computed_bias() {
         };
         let (q, k, v) = (vec![0.0; 2], vec![1.0, 1.0], vec![8.0, 16.0]);
         let data = Data { heads, mask, bias: Some(bias), q, k, v, d_out: vec![1.0, 4.0] };
-        let actual = data.run(isa);
+        let actual = data.run(device);
         let tol = Tolerance::both(1e-6);
         close(&actual.out, &[9.0, 10.0], tol)?;
         close(&actual.lse, &[(8f64 / 7.0).ln(), 4f64.ln()], tol)?;
@@ -329,8 +312,8 @@ fn relative_positions() {
     cases.push((Shape::Nothing, (2, 2, 20), 9));
     cases.push((Shape::Cross { queries: 60, keys: 500 }, (2, 2, 64), 128));
     cases.push((Shape::Rows { shared: 700, rows: 9, len: 55 }, (2, 2, 24), 128));
-    suite(&cases, |isa, &(shape, heads, reach)| {
-        Case { shape, heads, spread: 1.0 }.biased(n_of(shape), reach).check(isa, 2.0)
+    on_every_device(&cases, |device, &(shape, heads, reach)| {
+        Case { shape, heads, spread: 1.0 }.biased(n_of(shape), reach).check(device, 2.0)
     });
 }
 
@@ -356,7 +339,7 @@ fn every_shape_and_every_small_size() {
         cases.push(case(Shape::Random { queries: 200 - n, keys: n }, (2, 1, 24)));
         cases.push(case(Shape::Decode { queries: 1, keys: n }, (4, 2, 16)));
     }
-    suite(&cases, |isa, case| case.data(7).check(isa, case.spread));
+    on_every_device(&cases, |device, case| case.data(7).check(device, case.spread));
 }
 
 #[test]
@@ -376,13 +359,13 @@ fn real_shapes() {
         case(Shape::Forest { tokens: 300 }, (2, 1, 100)),
         case(Shape::Nothing, (2, 2, 20)),
     ];
-    suite(&cases, |isa, case| case.data(3).check(isa, case.spread));
+    on_every_device(&cases, |device, case| case.data(3).check(device, case.spread));
 }
 
 #[test]
 fn many_random_forests_and_intervals() {
     let cases: Vec<u64> = (0..40).collect();
-    suite(&cases, |isa, &seed| {
+    on_every_device(&cases, |device, &seed| {
         let mut rng = Rng(seed);
         let (n, m) = (1 + rng.below(180), 1 + rng.below(180));
         let shapes = [
@@ -392,7 +375,7 @@ fn many_random_forests_and_intervals() {
         ];
         let heads = [(2, 1, 16), (1, 1, 7), (2, 2, 33)][rng.below(3)];
         let case = Case { shape: shapes[rng.below(3)], heads, spread: 1.0 };
-        case.data(seed).check(isa, 1.0).map_err(|why| format!("{case:?}: {why}"))
+        case.data(seed).check(device, 1.0).map_err(|why| format!("{case:?}: {why}"))
     });
 }
 
@@ -400,7 +383,7 @@ fn many_random_forests_and_intervals() {
 #[test]
 fn many_forests_of_rows() {
     let cases: Vec<u64> = (0..60).collect();
-    suite(&cases, |isa, &seed| {
+    on_every_device(&cases, |device, &seed| {
         let mut rng = Rng(seed);
         let n_kv_heads = 1 + rng.below(3);
         let heads = (n_kv_heads * (1 + rng.below(4)), n_kv_heads, 1 + rng.below(40));
@@ -410,7 +393,7 @@ fn many_forests_of_rows() {
             _ => Shape::Last { shared: rng.below(90), rows: 1 + rng.below(30), len: 1 + rng.below(40) },
         };
         let case = Case { shape, heads, spread: 1.0 };
-        case.data(seed).check(isa, 1.0).map_err(|why| format!("{case:?}: {why}"))
+        case.data(seed).check(device, 1.0).map_err(|why| format!("{case:?}: {why}"))
     });
 }
 
@@ -418,14 +401,14 @@ fn many_forests_of_rows() {
 fn large_scores() {
     let case = |spread, shape| Case { shape, heads: (2, 1, 32), spread };
     let cases = [case(30.0, Shape::Forest { tokens: 150 }), case(300.0, Shape::Causal { tokens: 100 })];
-    suite(&cases, |isa, case| case.data(5).check(isa, case.spread));
+    on_every_device(&cases, |device, case| case.data(5).check(device, case.spread));
 }
 
 #[test]
 fn a_query_without_keys_gets_zeros_and_gives_none() {
-    suite(&[()], |isa, ()| {
+    on_every_device(&[()], |device, ()| {
         let data = Case { shape: Shape::Nothing, heads: (2, 1, 8), spread: 1.0 }.data(1);
-        let actual = data.run(isa);
+        let actual = data.run(device);
         let all = [&actual.out, &actual.d_q, &actual.d_k, &actual.d_v];
         if all.iter().any(|x| x.iter().any(|x| !x.is_finite())) {
             return Err("a NaN or infinity".into());
@@ -449,7 +432,7 @@ fn a_query_without_keys_gets_zeros_and_gives_none() {
 /// A sequence in a batch of three gets what it gets alone.
 #[test]
 fn other_sequences_do_not_matter() {
-    suite(&[(2, 1, 64), (3, 3, 20)], |isa, &heads| {
+    on_every_device(&[(2, 1, 64), (3, 3, 20)], |device, &heads| {
         let (first, n) = (77, 90);
         let mut packed = Case { shape: Shape::Causal { tokens: 200 }, heads, spread: 1.0 }.data(2);
         let ends = [first, first + n, 200];
@@ -461,7 +444,7 @@ fn other_sequences_do_not_matter() {
         let cut = |x: &[f32], width: usize| x[first * width..(first + n) * width].to_vec();
         (alone.q, alone.k, alone.v) = (cut(&packed.q, q), cut(&packed.k, kv), cut(&packed.v, kv));
         alone.d_out = cut(&packed.d_out, q);
-        let (packed, alone) = (packed.run(isa), alone.run(isa));
+        let (packed, alone) = (packed.run(device), alone.run(device));
         let tol = Tolerance::both(1e-6);
         named("out", close(&cut(&packed.out, q), &alone.out, tol))?;
         named("d_q", close(&cut(&packed.d_q, q), &alone.d_q, tol))?;

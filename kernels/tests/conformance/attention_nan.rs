@@ -1,21 +1,19 @@
 //! Where a NaN or an infinity in attention goes: to everyone who sees it, and to nobody else.
 
-use prompt_tuning_kernels::Isa;
-
 use crate::attention::{Case, Data, Results, Shape};
-use crate::suite;
+use crate::device::{Device, on_every_device};
 
 /// A NaN in a query or a key reaches every query that sees it; it never passes for "sees nothing".
 #[test]
 fn nan_is_not_lost() {
-    suite(&[1, 3, 40, 100], |isa, &tokens| {
+    on_every_device(&[1, 3, 40, 100], |device, &tokens| {
         for in_key in [false, true] {
             let mut data = Case { shape: Shape::Causal { tokens }, heads: (2, 1, 8), spread: 1.0 }.data(4);
             match in_key {
                 true => data.k[0] = f32::NAN,
                 false => data.q.fill(f32::NAN),
             }
-            let out = data.run(isa).out;
+            let out = data.run(device).out;
             if let Some(i) = out.iter().position(|x| !x.is_nan()) {
                 return Err(format!("{tokens} tokens, in a key: {in_key}: {} at {i}", out[i]));
             }
@@ -45,9 +43,9 @@ struct Spoiled {
 const HEADS: (usize, usize, usize) = (2, 1, 20);
 
 impl Spoiled {
-    fn check(&self, isa: Isa) -> Result<(), String> {
+    fn check(&self, device: Device) -> Result<(), String> {
         let mut data = Case { shape: self.shape, heads: HEADS, spread: 1.0 }.data(4);
-        let clean = data.run(isa);
+        let clean = data.run(device);
         let (queries, keys) = self.reached(&data);
         let (x, width) = match self.place {
             Place::Query => (&mut data.q, HEADS.0 * HEADS.2),
@@ -56,7 +54,7 @@ impl Spoiled {
             Place::Gradient => (&mut data.d_out, HEADS.0 * HEADS.2),
         };
         x[self.row * width + 1] = self.number;
-        let spoiled = data.run(isa);
+        let spoiled = data.run(device);
         self.compare(&clean, &spoiled, (&queries, &keys))
     }
 
@@ -116,5 +114,5 @@ fn a_bad_number_stays_with_those_that_see_it() {
             cases.extend([1, 3, 5].map(|row| Spoiled { shape, place, row, number }));
         }
     }
-    suite(&cases, |isa, case| case.check(isa));
+    on_every_device(&cases, |device, case| case.check(device));
 }

@@ -1,23 +1,22 @@
 //! Log-sum-exp and the gradient of the loss: rows scored never, once and several times.
 
 use prompt_tuning_kernels::{
-    cross_entropy::{self, Target, reference},
+    cross_entropy::{Target, reference},
     testing::{Rng, Tolerance, close},
 };
 
-use crate::{close_or_zero, named, normals, suite, to_f64};
+use crate::{close_or_zero, device::on_every_device, named, normals, to_f64};
 
 #[test]
 fn hand_computed() {
-    suite(&[()], |isa, ()| {
+    on_every_device(&[()], |device, ()| {
         // probabilities 1/4 and 3/4 in both rows; row 1 is not scored, row 2 twice
         let logits: Vec<f32> = [0.0, 3f32.ln()].repeat(3);
-        let (mut lse, mut d) = ([0.0f32; 3], [f32::NAN; 6]);
-        cross_entropy::log_sum_exp(isa, &logits, 2, &mut lse);
+        let lse = device.log_sum_exp(&logits, 2);
         close(&lse, &[4f64.ln(); 3], Tolerance::both(1e-6))?;
         let target = |row, token, weight| Target { row, token, weight };
         let targets = [target(0, 0, 2.0), target(2, 1, 1.0), target(2, 0, -0.5)];
-        cross_entropy::backward(isa, &logits, 2, &lse, &targets, &mut d);
+        let d = device.cross_entropy_backward((&logits, 2), &lse, &targets);
         close(&d, &[-1.5, 1.5, 0.0, 0.0, 0.625, -0.625], Tolerance::both(1e-6))
     });
 }
@@ -34,7 +33,7 @@ fn matches_the_reference() {
         (3, 50_257, 3.0),
         (4, 33, 100.0),
     ]);
-    suite(&cases, |isa, &(rows, vocab, spread)| {
+    on_every_device(&cases, |device, &(rows, vocab, spread)| {
         let logits: Vec<f32> = normals(1, rows * vocab).iter().map(|x| spread * x).collect();
         let mut rng = Rng(5);
         // row 1 is never scored, the others several times
@@ -42,9 +41,8 @@ fn matches_the_reference() {
         let targets: Vec<Target> = scored
             .map(|row| Target { row, token: rng.below(vocab) as u32, weight: rng.normal() as f32 })
             .collect();
-        let (mut lse, mut d) = (vec![f32::NAN; rows], vec![f32::NAN; rows * vocab]);
-        cross_entropy::log_sum_exp(isa, &logits, vocab, &mut lse);
-        cross_entropy::backward(isa, &logits, vocab, &lse, &targets, &mut d);
+        let lse = device.log_sum_exp(&logits, vocab);
+        let d = device.cross_entropy_backward((&logits, vocab), &lse, &targets);
 
         let (mut e_lse, mut e_d) = (vec![], vec![]);
         for (row, z) in to_f64(&logits).chunks(vocab).enumerate() {
@@ -67,9 +65,8 @@ fn matches_the_reference() {
 #[test]
 fn infinite_logits() {
     let (low, inf) = (f32::NEG_INFINITY, f32::INFINITY);
-    suite(&[()], |isa, ()| {
-        let mut lse = [0.0f32; 4];
-        cross_entropy::log_sum_exp(isa, &[low, low, low, 1.0, 1e30, -1e30, f32::NAN, 1.0], 2, &mut lse);
+    on_every_device(&[()], |device, ()| {
+        let lse = device.log_sum_exp(&[low, low, low, 1.0, 1e30, -1e30, f32::NAN, 1.0], 2);
         if lse[0] == low && lse[1] == 1.0 && lse[2] == 1e30 && lse[3].is_nan() {
             Ok(())
         } else {
@@ -81,9 +78,8 @@ fn infinite_logits() {
     z[4000] = f32::NAN;
     z.extend(vec![low; 5000]);
     z.extend((0..5000).map(|i| if i == 4321 { 1e30 } else { -1e30 }));
-    suite(&[()], |isa, ()| {
-        let mut lse = [0.0f32; 3];
-        cross_entropy::log_sum_exp(isa, &z, 5000, &mut lse);
+    on_every_device(&[()], |device, ()| {
+        let lse = device.log_sum_exp(&z, 5000);
         if lse[0].is_nan() && lse[1] == low && lse[2] == 1e30 { Ok(()) } else { Err(format!("{lse:?}")) }
     });
     assert_eq!(reference::log_sum_exp(&[low, low]), low);

@@ -6,19 +6,17 @@ use prompt_tuning_kernels::{
     testing::{Tolerance, close},
 };
 
-use crate::{close_or_zero, lengths, named, normals, suite, to_f64};
+use crate::{close_or_zero, device::on_every_device, lengths, named, normals, suite, to_f64};
 
 const EXACT: Tolerance = Tolerance { absolute: 0.0, relative: 0.0 };
 const ROUNDED: Tolerance = Tolerance { absolute: 0.0, relative: 6e-8 };
 
 #[test]
 fn sums_and_scalings() {
-    suite(&lengths(), |isa, &n| {
+    on_every_device(&lengths(), |device, &n| {
         let (a, b) = (normals(1, n), normals(2, n));
-        let (mut sum, mut scaled, mut acc) = (vec![f32::NAN; n], vec![f32::NAN; n], b.clone());
-        elementwise::add(isa, &a, &b, &mut sum);
-        elementwise::scale(isa, -1.7, &a, &mut scaled);
-        elementwise::accumulate(isa, &a, &mut acc);
+        let (sum, scaled, mut acc) = (device.add(&a, &b), device.scale(-1.7, &a), b.clone());
+        device.accumulate(&a, &mut acc);
         let (a, b) = (to_f64(&a), to_f64(&b));
         let expected = elementwise::reference::add(&a, &b);
         named("add", close(&sum, &expected, ROUNDED))?;
@@ -30,10 +28,9 @@ fn sums_and_scalings() {
 #[test]
 fn sums_of_rows() {
     let sizes = [(0, 5), (1, 1), (3, 17), (64, 33), (65, 8), (300, 768), (1000, 7), (5, 0)];
-    suite(&sizes, |isa, &(rows, width)| {
+    on_every_device(&sizes, |device, &(rows, width)| {
         let x = normals(1, rows * width);
-        let mut sums = vec![f32::NAN; width];
-        elementwise::sum_of_rows(isa, &x, &mut sums);
+        let sums = device.sum_of_rows(&x, width);
         let mut expected = vec![0.0; width];
         for row in to_f64(&x).chunks_exact(width.max(1)) {
             expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);

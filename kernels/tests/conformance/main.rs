@@ -1,4 +1,4 @@
-//! Every kernel on every instruction set against its reference, from one table of cases per operation.
+//! Every kernel on every instruction set, and on the GPU or in its place, against its reference, from one table of cases per operation.
 //!
 //! The chain of proof: a hand-computed case and finite differences (in f64) check the reference; the reference, in
 //! f64 on the same inputs, checks the kernels. Matrix products have a suite of their own.
@@ -7,7 +7,12 @@ mod activation;
 mod attention;
 mod attention_nan;
 mod cross_entropy;
+mod device;
 mod elementwise;
+#[cfg(feature = "cuda")]
+mod faults;
+#[cfg(feature = "cuda")]
+mod gather;
 mod gradients;
 mod norms;
 mod optim;

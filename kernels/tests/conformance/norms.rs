@@ -1,13 +1,18 @@
 //! Layer and RMS normalisation, also where the mean is much larger than the spread.
 
 use prompt_tuning_kernels::{
-    Isa,
-    layer_norm::{self, Affine},
-    rms_norm,
+    layer_norm, rms_norm,
     testing::{Tolerance, close},
 };
 
-use crate::{close_or_zero, named, normals, suite, to_f64};
+use crate::{
+    close_or_zero,
+    device::{
+        norms::{Parameters, Statistics},
+        on_every_device,
+    },
+    named, normals, to_f64,
+};
 
 /// Rows, columns, and what the rows are made of: `offset + spread * normal`.
 #[derive(Clone, Copy, Debug)]
@@ -83,50 +88,40 @@ fn is_sum(sum: &[f32], a: &[f32], b: &[f32]) -> Result<(), String> {
 
 #[test]
 fn hand_computed() {
-    suite(&[()], |isa, ()| {
+    on_every_device(&[()], |device, ()| {
         // mean 2, variance 1: normed -1, 1
-        let (mut y, mut mean, mut rstd, mut d_x) = ([0.0f32; 4], [0.0f32; 2], [0.0f32; 2], [0.0f32; 4]);
         let x = [1.0, 3.0, 3.0, 1.0];
-        let affine = Affine { weight: &[2.0, 4.0], bias: &[0.5, 0.0], eps: 0.0 };
-        layer_norm::forward(isa, &x, affine, &mut y, &mut mean, &mut rstd);
+        let parameters = Parameters { weight: &[2.0, 4.0], bias: &[0.5, 0.0], eps: 0.0 };
+        let (y, statistics) = device.layer_norm(&x, parameters);
         close(&y, &[-1.5, 4.0, 2.5, -4.0], Tolerance::both(1e-7))?;
-        close(&[mean, rstd].concat(), &[2.0, 2.0, 1.0, 1.0], Tolerance::both(1e-7))?;
+        let Statistics { mean, rstd } = &statistics;
+        close(&[&mean[..], rstd].concat(), &[2.0, 2.0, 1.0, 1.0], Tolerance::both(1e-7))?;
         // with two columns the output does not depend on the input
-        layer_norm::backward_input(isa, &x, affine.weight, &mean, &rstd, &[1.0, 2.0, 3.0, 4.0], &mut d_x);
+        let d_x = device.layer_norm_backward((&x, &statistics), parameters.weight, &[1.0, 2.0, 3.0, 4.0]);
         close_or_zero(&d_x, &[0.0; 4], Tolerance::both(1e-6))?;
 
         // mean square (1 + 49) / 2 = 25: rstd 0.2
-        let (mut y, mut rstd, mut d_x) = ([0.0f32; 2], [0.0f32; 1], [0.0f32; 2]);
-        rms_norm::forward(isa, &[1.0, 7.0], &[2.0, 1.0], 0.0, &mut y, &mut rstd);
+        let parameters = Parameters { weight: &[2.0, 1.0], bias: &[], eps: 0.0 };
+        let (y, rstd) = device.rms_norm(&[1.0, 7.0], parameters);
         close(&y, &[0.4, 1.4], Tolerance::both(1e-6))?;
         close(&rstd, &[0.2], Tolerance::both(1e-6))?;
         // d_x = 0.2 (d_y w - x 0.04 mean(d_y w x)), d_y w = (2, 0): mean 1
-        rms_norm::backward_input(isa, &[1.0, 7.0], &[2.0, 1.0], &rstd, &[1.0, 0.0], &mut d_x);
+        let d_x = device.rms_norm_backward((&[1.0, 7.0], &rstd), parameters.weight, &[1.0, 0.0]);
         close(&d_x, &[0.392, -0.056], Tolerance::both(1e-6))
     });
 }
 
 #[test]
 fn layer_norm_matches_the_reference() {
-    suite(&cases(), |isa, case| {
+    on_every_device(&cases(), |device, case| {
         let Data { x, weight, bias, d_y } = case.data();
-        let mut y = vec![f32::NAN; x.len()];
-        let (mut mean, mut rstd) = (vec![f32::NAN; case.rows], vec![f32::NAN; case.rows]);
-        let mut d_x = y.clone();
-        layer_norm::forward(
-            isa,
-            &x,
-            Affine { weight: &weight, bias: &bias, eps: EPS },
-            &mut y,
-            &mut mean,
-            &mut rstd,
-        );
-        layer_norm::backward_input(isa, &x, &weight, &mean, &rstd, &d_y, &mut d_x);
-        let mut sum = bias_rows(&bias, x.len());
-        layer_norm::accumulate_input(isa, &x, &weight, &mean, &rstd, &d_y, &mut sum);
-        named("accumulated", is_sum(&sum, &bias_rows(&bias, x.len()), &d_x))?;
-        let (mut d_w, mut d_b) = (vec![f32::NAN; case.cols], vec![f32::NAN; case.cols]);
-        layer_norm::backward_affine(isa, &x, &mean, &rstd, &d_y, [&mut d_w, &mut d_b]);
+        let (y, statistics) = device.layer_norm(&x, Parameters { weight: &weight, bias: &bias, eps: EPS });
+        let d_x = device.layer_norm_backward((&x, &statistics), &weight, &d_y);
+        let before = bias_rows(&bias, x.len());
+        let mut sum = before.clone();
+        device.layer_norm_accumulate((&x, &statistics), &weight, &d_y, &mut sum);
+        named("accumulated", is_sum(&sum, &before, &d_x))?;
+        let [d_w, d_b] = device.layer_norm_affine((&x, &statistics), &d_y, case.cols);
 
         let [x, weight, bias, d_y] = [&x, &weight, &bias, &d_y].map(|x| to_f64(x));
         let (mut e_y, mut e_mean, mut e_rstd, mut e_d_x) = (vec![], vec![], vec![], vec![]);
@@ -146,8 +141,9 @@ fn layer_norm_matches_the_reference() {
         named("d_bias", close_or_zero(&d_b, &e_d_b, case.of_sum(tol)))?;
         named("y", close_or_zero(&y, &e_y, tol))?;
         let largest = f64::from(case.offset.abs() + case.spread);
-        named("mean", close_or_zero(&mean, &e_mean, Tolerance { absolute: tol.absolute * largest, ..tol }))?;
-        named("rstd", close(&rstd, &e_rstd, tol))?;
+        let of_mean = Tolerance { absolute: tol.absolute * largest, ..tol };
+        named("mean", close_or_zero(&statistics.mean, &e_mean, of_mean))?;
+        named("rstd", close(&statistics.rstd, &e_rstd, tol))?;
         // a gradient is as large as rstd; one column or two leave only rounding
         let largest = e_rstd.iter().fold(0.0, |a: f64, &b| a.max(b));
         named(
@@ -159,17 +155,15 @@ fn layer_norm_matches_the_reference() {
 
 #[test]
 fn rms_norm_matches_the_reference() {
-    suite(&cases(), |isa: Isa, case| {
+    on_every_device(&cases(), |device, case| {
         let Data { x, weight, bias, d_y } = case.data();
-        let (mut y, mut rstd) = (vec![f32::NAN; x.len()], vec![f32::NAN; case.rows]);
-        let mut d_x = y.clone();
-        rms_norm::forward(isa, &x, &weight, EPS, &mut y, &mut rstd);
-        rms_norm::backward_input(isa, &x, &weight, &rstd, &d_y, &mut d_x);
-        let mut sum = bias_rows(&bias, x.len());
-        rms_norm::accumulate_input(isa, &x, &weight, &rstd, &d_y, &mut sum);
-        named("accumulated", is_sum(&sum, &bias_rows(&bias, x.len()), &d_x))?;
-        let mut d_w = vec![f32::NAN; case.cols];
-        rms_norm::backward_weight(isa, &x, &rstd, &d_y, &mut d_w);
+        let (y, rstd) = device.rms_norm(&x, Parameters { weight: &weight, bias: &bias, eps: EPS });
+        let d_x = device.rms_norm_backward((&x, &rstd), &weight, &d_y);
+        let before = bias_rows(&bias, x.len());
+        let mut sum = before.clone();
+        device.rms_norm_accumulate((&x, &rstd), &weight, &d_y, &mut sum);
+        named("accumulated", is_sum(&sum, &before, &d_x))?;
+        let d_w = device.rms_norm_weight((&x, &rstd), &d_y, case.cols);
 
         let [x, weight, d_y] = [&x, &weight, &d_y].map(|x| to_f64(x));
         let (mut e_y, mut e_rstd, mut e_d_x) = (vec![], vec![], vec![]);

@@ -1,11 +1,11 @@
 //! Rotary embedding: the angles of the table and the rotation.
 
 use prompt_tuning_kernels::{
-    rope::{self, Pairs, Table, reference},
+    rope::{Pairs, Table, reference},
     testing::{Tolerance, close},
 };
 
-use crate::{named, normals, suite, to_f64};
+use crate::{device::on_every_device, named, normals, to_f64};
 
 #[test]
 fn the_table_multiplies_in_f32() {
@@ -18,14 +18,12 @@ fn the_table_multiplies_in_f32() {
 
 #[test]
 fn hand_computed() {
-    suite(&[()], |isa, ()| {
+    on_every_device(&[()], |device, ()| {
         // cos 0.6, sin 0.8, one token with two heads of one pair
         let table = Table { cos: vec![0.6], sin: vec![0.8], half: 1, pairs: Pairs::Halves };
-        let (mut y, mut d_x) = ([0.0f32; 4], [0.0f32; 4]);
-        rope::forward(isa, &table, &[1.0, 0.0, 0.0, 1.0], &mut y);
+        let y = device.rope(&table, &[1.0, 0.0, 0.0, 1.0], false);
         close(&y, &[0.6, 0.8, -0.8, 0.6], Tolerance::both(1e-6))?;
-        rope::backward(isa, &table, &y, &mut d_x);
-        close(&d_x, &[1.0, 0.0, 0.0, 1.0], Tolerance::both(1e-6))
+        close(&device.rope(&table, &y, true), &[1.0, 0.0, 0.0, 1.0], Tolerance::both(1e-6))
     });
 }
 
@@ -43,15 +41,13 @@ fn matches_the_reference() {
         (45, 9, 32),
         (850, 4, 64),
     ];
-    suite(&cases, |isa, &(tokens, heads, half)| {
+    on_every_device(&cases, |device, &(tokens, heads, half)| {
         let positions: Vec<u32> = (0..tokens as u32).map(|t| t * 7 % 4096).collect();
         let inv_freq: Vec<f32> = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
         let table = Table::new(&positions, &inv_freq, Pairs::Halves);
         let n = tokens * heads * 2 * half;
         let (x, d_y) = (normals(1, n), normals(2, n));
-        let (mut y, mut d_x) = (vec![f32::NAN; n], vec![f32::NAN; n]);
-        rope::forward(isa, &table, &x, &mut y);
-        rope::backward(isa, &table, &d_y, &mut d_x);
+        let (y, d_x) = (device.rope(&table, &x, false), device.rope(&table, &d_y, true));
         let (mut e_y, mut e_d_x) = (vec![], vec![]);
         let heads_of = |x: &[f32]| to_f64(x).chunks(2 * half).map(<[f64]>::to_vec).collect::<Vec<_>>();
         for (i, (x, d_y)) in heads_of(&x).iter().zip(heads_of(&d_y)).enumerate() {
@@ -68,7 +64,7 @@ fn matches_the_reference() {
 /// Pairs of neighbours: the half-split rotation of reordered lanes.
 #[test]
 fn neighbours_are_reordered_halves() {
-    suite(&[1, 4, 5, 8, 16, 17, 32], |isa, &half| {
+    on_every_device(&[1, 4, 5, 8, 16, 17, 32], |device, &half| {
         let (tokens, heads) = (7, 3);
         let n = tokens * heads * 2 * half;
         let inv_freq: Vec<f32> = (0..half).map(|i| 100f32.powf(-(i as f32) / half as f32)).collect();
@@ -82,10 +78,9 @@ fn neighbours_are_reordered_halves() {
                 .collect()
         };
         let x = normals(3, n);
-        for rotate in [rope::forward, rope::backward] {
-            let (mut y, mut expected) = (vec![f32::NAN; n], vec![f32::NAN; n]);
-            rotate(isa, &neighbours, &x, &mut y);
-            rotate(isa, &halves, &split(&x), &mut expected);
+        for back in [false, true] {
+            let y = device.rope(&neighbours, &x, back);
+            let expected = device.rope(&halves, &split(&x), back);
             named("y", close(&split(&y), &expected, Tolerance::both(1e-6)))?;
         }
         Ok(())

@@ -7,6 +7,7 @@ use prompt_tuning_kernels::{
 use crate::{
     activation::ALL,
     attention::{Case, Shape},
+    device::Device,
     normals,
 };
 
@@ -30,7 +31,7 @@ fn attention_does_not_depend_on_threads() {
         for (shape, heads) in cases {
             let data = Case { shape, heads, spread: 1.0 }.data(1);
             same_bits(isa.name(), || {
-                let attention = data.run(isa);
+                let attention = data.run(Device::Cpu(isa));
                 [attention.out, attention.lse, attention.d_q, attention.d_k, attention.d_v].concat()
             });
         }

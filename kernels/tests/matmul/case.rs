@@ -8,6 +8,11 @@ use kernels::matmul::{
 use kernels::testing::{self, Rng};
 use prompt_tuning_kernels::{self as kernels, Isa};
 
+#[cfg(feature = "cuda")]
+use crate::host::{hosts, read, write};
+#[cfg(feature = "cuda")]
+use kernels::matmul::cuda as on_gpu;
+
 pub(crate) const LAYOUTS: [Layout; 2] = [Layout::OutIn, Layout::InOut];
 
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +139,8 @@ impl Case {
         let (out, out_scale) = (ref_forward(<[f64]>::to_vec), ref_forward(abs));
         let (d_w, d_w_scale) = (ref_weight(<[f64]>::to_vec), ref_weight(abs));
         let (d_x, d_x_scale) = (ref_backward(<[f64]>::to_vec), ref_backward(abs));
+        #[cfg(feature = "cuda")]
+        self.check_on_the_gpu((&out, &out_scale), (&d_x, &d_x_scale));
         for isa in Isa::available() {
             let what = |name| format!("{name} {} m={} {shape:?}", isa.name(), self.m);
             assert_bound(&what("forward"), &self.forward(isa), &out, (&out_scale, shape.n_in));
@@ -148,6 +155,37 @@ impl Case {
         }
     }
 }
+
+#[cfg(feature = "cuda")]
+impl Case {
+    /// Forward and backward of the GPU's kernels are within the bound of the CPU's: they are sums of the same products.
+    fn check_on_the_gpu(&self, out: (&[f64], &[f64]), d_x: (&[f64], &[f64])) {
+        let Shape { layout, n_in, n_out } = self.shape;
+        let elements = match &self.weight {
+            Stored::F32(x) => on_gpu::Elements::F32(read(x)),
+            Stored::Bf16(x) => on_gpu::Elements::Bf16(read(x)),
+            // what the GPU multiplies is widened when it is brought there
+            Stored::F16(_) => return,
+        };
+        let schedules =
+            if self.m * n_in * n_out < 1 << 18 { hosts() } else { hosts().split_off(hosts().len().min(3)) };
+        for (host, rung) in schedules.iter().flat_map(|host| RUNGS.map(|rung| (host, rung))) {
+            let what = |name| format!("{name} {host:?} {rung:?} m={} {:?}", self.m, self.shape);
+            let w = on_gpu::Weight { elements, layout, n_in, n_out, rung };
+            let (bias, residual) = (self.bias.as_deref().map(read), self.residual.as_deref().map(read));
+            let mut y = vec![f32::NAN; self.m * n_out];
+            on_gpu::forward(host, read(&self.x), w, on_gpu::Epilogue { bias, residual }, write(&mut y))
+                .unwrap();
+            assert_bound(&what("forward"), &y, out.0, (out.1, n_in));
+            let mut of_x = vec![f32::NAN; self.m * n_in];
+            on_gpu::backward_input(host, read(&self.d_out), w, write(&mut of_x)).unwrap();
+            assert_bound(&what("backward"), &of_x, d_x.0, (d_x.1, n_out));
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+const RUNGS: [on_gpu::Rung; 2] = [on_gpu::Rung::Naive, on_gpu::Rung::Tiled];
 
 /// `|actual - expected| <= (k + 3) eps scale`, through [`testing::close`] in units of the bound.
 pub(crate) fn assert_bound(what: &str, actual: &[f32], expected: &[f64], (scale, k): (&[f64], usize)) {

@@ -1,6 +1,9 @@
 //! Every matrix product of this CPU against the f64 reference, from one list of implementations.
 
 mod case;
+#[cfg(feature = "cuda")]
+#[path = "../shim/host.rs"]
+mod host;
 mod large;
 
 use case::{Case, DTYPES, Dtype, LAYOUTS, Stored, abs, assert_bound};
@@ -248,11 +251,15 @@ fn a_weight_of_the_wrong_length_is_refused() {
     forward(Isa::best(), &[0.0; 3], w, Epilogue::default(), &mut [0.0; 4]);
 }
 
-/// `KERNELS_REQUIRE=avx2,avx512` makes an instruction set that this CPU lacks a failure instead of a skipped test.
+/// `KERNELS_REQUIRE=avx2,avx512,cuda-shim` makes an instruction set that this CPU lacks, or kernels of the GPU that cannot be compiled
+/// for it, a failure instead of a skipped test.
 #[test]
 fn required_instruction_sets_are_here() {
     let required = std::env::var("KERNELS_REQUIRE").unwrap_or_default();
-    let available: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    #[cfg_attr(not(feature = "cuda"), allow(unused_mut))]
+    let mut available: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    #[cfg(feature = "cuda")]
+    available.extend((!host::hosts().is_empty()).then_some("cuda-shim"));
     for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         assert!(available.contains(&name), "KERNELS_REQUIRE names {name}; this CPU has {available:?}");
     }

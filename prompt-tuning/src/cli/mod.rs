@@ -115,7 +115,7 @@ impl Common {
     /// Checks what this build can do, and starts the threads.
     fn apply(&self) -> Result<()> {
         if self.device == Device::Cuda {
-            return Err(Error::Input("--device cuda: this version computes on the CPU only".to_string()));
+            return Err(Error::Input(format!("--device cuda: {}", why_not_on_the_gpu())));
         }
         if let Err(why) = kernels::Isa::forced() {
             return Err(Error::Input(why));
@@ -123,6 +123,18 @@ impl Common {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0).into());
         threads.build_global().map_err(|e| Error::Failure(format!("--threads: {e}")))
     }
+}
+
+/// Why nothing is computed on the GPU: what is missing on this machine, else what is missing here.
+fn why_not_on_the_gpu() -> String {
+    #[cfg(feature = "cuda")]
+    let why = match kernels::cuda::probe() {
+        Err(none) => none.to_string(),
+        Ok(gpu) => format!("there is {}, but this version computes on the CPU only", gpu.name),
+    };
+    #[cfg(not(feature = "cuda"))]
+    let why = "this program was built without the feature `cuda`".to_string();
+    why
 }
 
 /// Set by the first Ctrl-C of a command that has something to save.

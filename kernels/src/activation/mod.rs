@@ -15,6 +15,9 @@
 //! Sources: Hendrycks & Gimpel 2016, "Gaussian Error Linear Units" (arXiv 1606.08415); Shazeer 2020, "GLU Variants
 //! Improve Transformer" (arXiv 2002.05202).
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::{
     Isa,
     simd::{Simd, math},

@@ -12,6 +12,9 @@
 //!
 //! Source: Ba, Kiros & Hinton 2016, "Layer Normalization" (arXiv 1607.06450). The variance is the biased one.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::{
     Isa,
     simd::{Simd, SimdOp},

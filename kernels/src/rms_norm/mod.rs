@@ -10,6 +10,9 @@
 //!
 //! Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization" (arXiv 1910.07467).
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::{
     Isa,
     simd::{Simd, SimdOp},

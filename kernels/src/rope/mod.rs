@@ -9,6 +9,9 @@
 //!
 //! Source: Su et al. 2021, "RoFormer" (arXiv 2104.09864), which pairs neighbours; the half-split pairing is GPT-NeoX's.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::{
     Isa,
     simd::{Simd, SimdOp},

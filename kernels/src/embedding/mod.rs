@@ -2,6 +2,9 @@
 //!
 //! `out = table[row]`. Backward, where a table is trained, its rows are summed: there is no arithmetic to do here.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::Elements;
 
 /// `out = table[row]` widened, where the table has rows of `out.len()` numbers.

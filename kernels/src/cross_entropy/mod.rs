@@ -7,6 +7,9 @@
 //!
 //! Derivation: `∂lse/∂z_v = e^(z_v) / Σ e^z = e^(z_v - lse)`.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::{
     Isa,
     simd::{Simd, SimdOp, math},

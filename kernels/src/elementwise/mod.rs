@@ -6,6 +6,9 @@
 //! ```
 //! and sums over rows: the gradient of what was added to every row (a bias).
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use half::{bf16, f16};
 use rayon::prelude::*;
 

@@ -3,6 +3,9 @@
 //! Scalars (bias corrections, decays) are computed in f64, as torch does in Python. Every operation is rounded, none is
 //! fused, so that a step has the same bits with every instruction set, Adafactor's sums aside.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::Isa;
 use crate::simd::{Simd, SimdOp};
 use crate::slices::{self, Step, run_all, run_map};
@@ -42,13 +45,7 @@ pub fn adamw(
 ) {
     let n = param.len();
     assert_eq!((grad.len(), m.len(), v.len()), (n, n, n), "grad, m and v");
-    assert!(step > 0, "steps count from 1");
-    let AdamW { lr, beta1, beta2, eps, weight_decay } = settings;
-    let correction = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
-    let step_size = (f64::from(lr) / correction(beta1)) as f32;
-    let root_correction2 = correction(beta2).sqrt() as f32;
-    let keep = (1.0 - f64::from(lr) * f64::from(weight_decay)) as f32;
-    let f = AdamWStep { keep, beta1, beta2, step_size, root_correction2, eps };
+    let f = AdamWStep::of(settings, step);
     run_map(isa, f, [grad], [param, m, v]);
 }
 
@@ -60,6 +57,19 @@ struct AdamWStep {
     step_size: f32,
     root_correction2: f32,
     eps: f32,
+}
+
+impl AdamWStep {
+    /// Panics when `step` is 0.
+    fn of(settings: AdamW, step: u64) -> AdamWStep {
+        assert!(step > 0, "steps count from 1");
+        let AdamW { lr, beta1, beta2, eps, weight_decay } = settings;
+        let correction = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
+        let step_size = (f64::from(lr) / correction(beta1)) as f32;
+        let root_correction2 = correction(beta2).sqrt() as f32;
+        let keep = (1.0 - f64::from(lr) * f64::from(weight_decay)) as f32;
+        AdamWStep { keep, beta1, beta2, step_size, root_correction2, eps }
+    }
 }
 
 impl Step<1, 3> for AdamWStep {

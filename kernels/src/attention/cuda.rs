@@ -1,0 +1,221 @@
+//! Attention on the GPU: [`super`]'s functions, with slices of its memory.
+
+use super::Heads;
+use crate::cuda::{Arg, Failed, Launch, Launcher, Slice, SliceMut};
+
+const FILE: &str = "attention";
+/// Threads that share a row, as in `attention.cu`.
+const SHARE: usize = 4;
+
+/// Rows of `heads * head_dim` numbers that lie `stride` apart: a matrix, or a column range of a wider one.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// Starts at the first number of row 0.
+    pub data: Slice<'a, f32>,
+    /// Distance between the starts of two rows.
+    pub stride: usize,
+}
+
+/// [`Rows`] to be written.
+#[derive(Debug)]
+pub struct RowsMut<'a> {
+    /// Starts at the first number of row 0.
+    pub data: SliceMut<'a, f32>,
+    /// Distance between the starts of two rows.
+    pub stride: usize,
+}
+
+/// [`super::Mask`], on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask<'a> {
+    /// First query that sees the key, for each key.
+    pub begin: Slice<'a, u32>,
+    /// One past the last query that sees the key, for each key.
+    pub end: Slice<'a, u32>,
+}
+
+/// [`super::Bias`], on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Bias<'a> {
+    /// Position of each query in its sequence.
+    pub query_positions: Slice<'a, u32>,
+    /// Position of each key in its sequence.
+    pub key_positions: Slice<'a, u32>,
+    /// `[H, 2 * reach + 1]`
+    pub table: Slice<'a, f32>,
+}
+
+/// [`super::Inputs`], on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Heads and scale.
+    pub heads: Heads,
+    /// `n_queries` rows of `n_heads * head_dim`.
+    pub q: Rows<'a>,
+    /// One row of `n_kv_heads * head_dim` per key.
+    pub k: Rows<'a>,
+    /// One row of `n_kv_heads * head_dim` per key.
+    pub v: Rows<'a>,
+    /// Who sees whom; its length is the number of keys.
+    pub mask: Mask<'a>,
+    /// What is added to the scores, if anything.
+    pub bias: Option<Bias<'a>>,
+    /// Number of query rows.
+    pub n_queries: usize,
+}
+
+/// [`super::Upstream`], on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Upstream<'a> {
+    /// Output of [`forward`], `[T, H*D]`.
+    pub out: Slice<'a, f32>,
+    /// Log-sum-exp of [`forward`], `[T, H]`.
+    pub lse: Slice<'a, f32>,
+    /// Gradient of the output, `[T, H*D]`.
+    pub d_out: Slice<'a, f32>,
+}
+
+/// Where the gradients go: rows of their own, or columns of one matrix.
+#[derive(Debug)]
+pub struct Gradients<'a> {
+    /// `n_queries` rows of `n_heads * head_dim`.
+    pub d_q: RowsMut<'a>,
+    /// One row of `n_kv_heads * head_dim` per key.
+    pub d_k: RowsMut<'a>,
+    /// One row of `n_kv_heads * head_dim` per key.
+    pub d_v: RowsMut<'a>,
+}
+
+/// [`super::forward()`], `out[T, H*D]` and `lse[T, H]`.
+///
+/// # Errors
+/// The launch failed. Panics when the sizes do not fit together, or a head is wider than 256.
+pub fn forward(
+    gpu: &dyn Launcher,
+    inputs: Inputs,
+    out: SliceMut<f32>,
+    lse: SliceMut<f32>,
+) -> Result<(), Failed> {
+    let kernels = ["attention_forward_64", "attention_forward_128", "attention_forward_256"];
+    inputs.check();
+    inputs.check_output(out.len(), lse.len());
+    if inputs.n_queries == 0 {
+        return Ok(());
+    }
+    let launch = inputs.launch(kernels, inputs.n_queries, inputs.heads.n_heads).arg(out).arg(lse);
+    // SAFETY: the kernel's parameters, with the sizes checked above
+    unsafe { launch.on(gpu) }
+}
+
+/// [`super::backward()`]. `dots` is scratch memory of `[T, H]` numbers.
+///
+/// # Errors
+/// A launch failed. Panics when the sizes do not fit together, or a head is wider than 256.
+pub fn backward(
+    gpu: &dyn Launcher,
+    inputs: Inputs,
+    upstream: Upstream,
+    mut dots: SliceMut<f32>,
+    gradients: Gradients,
+) -> Result<(), Failed> {
+    let Inputs { heads, n_queries, .. } = inputs;
+    let Heads { n_heads, n_kv_heads, head_dim, .. } = heads;
+    let Upstream { out, lse, d_out } = upstream;
+    let Gradients { d_q, d_k, d_v } = gradients;
+    inputs.check();
+    inputs.check_output(out.len(), lse.len());
+    assert_eq!((d_out.len(), dots.len()), (out.len(), lse.len()), "d_out and dots");
+    check_rows("d_q", (d_q.data.len(), d_q.stride), n_queries, n_heads * head_dim);
+    for (name, rows) in [("d_k", &d_k), ("d_v", &d_v)] {
+        check_rows(name, (rows.data.len(), rows.stride), inputs.n_keys(), n_kv_heads * head_dim);
+    }
+    if n_queries > 0 {
+        let rows = n_queries * n_heads;
+        let launch = Launch::new(FILE, "attention_dots", rows.div_ceil(4), 128);
+        let launch = launch.arg(out).arg(d_out).arg(dots.lend()).size(rows).size(head_dim);
+        // SAFETY: the kernel's parameters, with the sizes checked above
+        unsafe { launch.on(gpu)? };
+        let kernels = [
+            "attention_backward_queries_64",
+            "attention_backward_queries_128",
+            "attention_backward_queries_256",
+        ];
+        let launch = inputs.launch(kernels, n_queries, n_heads).arg(lse).arg(dots.read()).arg(d_out);
+        // SAFETY: as above
+        unsafe { launch.arg(d_q.data).size(d_q.stride).on(gpu)? };
+    }
+    if inputs.n_keys() > 0 {
+        let kernels =
+            ["attention_backward_keys_64", "attention_backward_keys_128", "attention_backward_keys_256"];
+        let launch = inputs.launch(kernels, inputs.n_keys(), n_kv_heads).arg(lse).arg(dots.read()).arg(d_out);
+        let launch = launch.arg(d_k.data).size(d_k.stride).arg(d_v.data).size(d_v.stride);
+        // SAFETY: as above
+        unsafe { launch.on(gpu)? };
+    }
+    Ok(())
+}
+
+impl Inputs<'_> {
+    fn n_keys(&self) -> usize {
+        self.mask.begin.len()
+    }
+
+    /// Panics when the sizes do not fit together.
+    fn check(&self) {
+        let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
+        assert!(
+            n_heads * n_kv_heads * head_dim > 0 && n_heads.is_multiple_of(n_kv_heads),
+            "{:?}",
+            self.heads
+        );
+        assert!(head_dim <= 256, "heads of {head_dim} numbers: there is no kernel for more than 256");
+        assert_eq!(self.mask.begin.len(), self.mask.end.len(), "begin and end of every key");
+        check_rows("q", (self.q.data.len(), self.q.stride), self.n_queries, n_heads * head_dim);
+        for (name, rows) in [("k", self.k), ("v", self.v)] {
+            check_rows(name, (rows.data.len(), rows.stride), self.n_keys(), n_kv_heads * head_dim);
+        }
+        if let Some(bias) = &self.bias {
+            let positions = (bias.query_positions.len(), bias.key_positions.len());
+            assert_eq!(positions, (self.n_queries, self.n_keys()), "positions of queries and keys");
+            let width = bias.table.len() / n_heads;
+            assert!(
+                width % 2 == 1 && width * n_heads == bias.table.len(),
+                "the table has an odd width for each head"
+            );
+        }
+    }
+
+    fn check_output(&self, out: usize, lse: usize) {
+        let rows = self.n_queries * self.heads.n_heads;
+        assert_eq!((out, lse), (rows * self.heads.head_dim, rows), "out and lse");
+    }
+
+    /// The kernel for heads of this width, with a block per tile of `rows` and head, and the parameters that all have.
+    fn launch(&self, kernels: [&'static str; 3], rows: usize, heads: usize) -> Launch {
+        let Heads { n_heads, n_kv_heads, head_dim, scale } = self.heads;
+        let (kernel, tile) = match head_dim {
+            ..=64 => (kernels[0], 32),
+            65..=128 => (kernels[1], 16),
+            _ => (kernels[2], 8),
+        };
+        let mut launch = Launch::new(FILE, kernel, rows.div_ceil(tile), (tile * SHARE) as u32);
+        launch.grid[1] = u32::try_from(heads).expect("few heads");
+        let none = Arg::from(0u64);
+        let reach = self.bias.map_or(0, |bias| bias.table.len() / n_heads / 2);
+        let [query_positions, key_positions, table] = self.bias.map_or([none; 3], |bias| {
+            [bias.query_positions.into(), bias.key_positions.into(), bias.table.into()]
+        });
+        let launch = launch.arg(self.q.data).arg(self.k.data).arg(self.v.data);
+        let launch = launch.arg(self.mask.begin).arg(self.mask.end);
+        let launch = launch.arg(query_positions).arg(key_positions).arg(table);
+        let launch = launch.size(self.q.stride).size(self.k.stride).size(self.v.stride);
+        let launch = launch.size(self.n_queries).size(self.n_keys()).size(n_heads).size(n_kv_heads);
+        launch.size(head_dim).size(reach).arg(scale)
+    }
+}
+
+/// Panics unless there are `n` rows of `width` numbers.
+fn check_rows(name: &str, (len, stride): (usize, usize), n: usize, width: usize) {
+    let enough = n == 0 || (stride >= width && len >= (n - 1) * stride + width);
+    assert!(enough, "{name}: {len} numbers, stride {stride}, are no {n} rows of {width}");
+}

@@ -1,0 +1,32 @@
+//! CUDA: the same operations on an NVIDIA GPU, by kernels of our own.
+//!
+//! | where | what |
+//! |---|---|
+//! | `<operation>/<operation>.cu` | the kernels, beside the CPU's; compiled ahead of time, never by `cargo build` |
+//! | `<operation>/cuda.rs` | checks the sizes, chooses grid and block, and launches |
+//! | [`launch`] | what a launch is made of; [`Launcher`] is who carries it out |
+//! | [`driver`] | memory, copies and launches on a GPU |
+//! | `images` | the compiled kernels |
+//! | [`mod@probe`] | whether there is a GPU that can be used: an answer, never a panic |
+//! | `common.cuh` | what all kernels share: vector loads, sums over a warp and a block |
+//!
+//! Nothing here needs CUDA to be installed. The same `.cu` files run on the CPU in `tests/shim`, where every thread of a
+//! block is a fiber: slow, but it finds wrong indices, missing barriers and reads of what nobody wrote, on any machine.
+//!
+//! # Rules
+//!
+//! * A kernel overwrites its outputs, as on the CPU, unless its name says otherwise.
+//! * Sums have a fixed order: no floating-point atomics, so two runs have the same bits.
+//! * Launches are queued on one stream, in order. What a [`SliceMut`] was lent for is written when the stream has come so far;
+//!   reading back waits for it.
+
+pub mod driver;
+mod images;
+pub mod launch;
+pub mod probe;
+pub(crate) mod rows;
+
+pub use driver::{Buffer, Driver};
+pub use launch::{Arg, Failed, Kernel, Launch, Launcher, Slice, SliceMut};
+pub use probe::{Gpu, NoGpu, probe};
+pub use rows::Slabs;

@@ -1,0 +1,201 @@
+//! Matrix products on the GPU: [`super`]'s functions, with slices of its memory.
+
+use half::bf16;
+
+use super::{Layout, Order, Size, rows};
+use crate::cuda::{Arg, Failed, Launch, Launcher, Slice, SliceMut};
+
+const FILE: &str = "matmul_f32";
+
+/// Rows and columns of the tile of a block, and its threads, as in `matmul_f32.cu`.
+const TILE: usize = 128;
+const THREADS: u32 = 256;
+/// Side of the square of threads of a block of the first rung.
+const SQUARE: usize = 16;
+
+/// The numbers of a weight, as they lie in the memory of the device.
+#[derive(Clone, Copy, Debug)]
+pub enum Elements<'a> {
+    /// 32-bit floats.
+    F32(Slice<'a, f32>),
+    /// bfloat16.
+    Bf16(Slice<'a, bf16>),
+}
+
+impl Elements<'_> {
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Elements::F32(x) => x.len(),
+            Elements::Bf16(x) => x.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of a vector of four.
+    fn bytes_of_four(&self) -> u64 {
+        match self {
+            Elements::F32(_) => 16,
+            Elements::Bf16(_) => 8,
+        }
+    }
+}
+
+impl From<Elements<'_>> for Arg {
+    fn from(elements: Elements) -> Arg {
+        match elements {
+            Elements::F32(x) => x.into(),
+            Elements::Bf16(x) => x.into(),
+        }
+    }
+}
+
+/// Which kernel multiplies: the rungs of the ladder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rung {
+    /// A thread per number of the output, everything from memory.
+    Naive,
+    /// Tiles in shared memory and registers, f32 arithmetic.
+    #[default]
+    Tiled,
+}
+
+/// A weight matrix that maps `n_in` features to `n_out`.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    /// The numbers, row-major in `layout`.
+    pub elements: Elements<'a>,
+    /// Which way round they are.
+    pub layout: Layout,
+    /// Width of the input.
+    pub n_in: usize,
+    /// Width of the output.
+    pub n_out: usize,
+    /// How it is multiplied.
+    pub rung: Rung,
+}
+
+/// What is added to the product as it is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// `[n_out]`, added to every row.
+    pub bias: Option<Slice<'a, f32>>,
+    /// `[m, n_out]`, added element by element (the residual stream).
+    pub residual: Option<Slice<'a, f32>>,
+}
+
+/// [`super::forward`]
+///
+/// # Errors
+/// The launch failed. Panics when a length does not fit.
+pub fn forward(
+    gpu: &dyn Launcher,
+    x: Slice<f32>,
+    w: Weight,
+    epilogue: Epilogue,
+    out: SliceMut<f32>,
+) -> Result<(), Failed> {
+    let order = match w.layout {
+        Layout::OutIn => Order::Transposed,
+        Layout::InOut => Order::RowMajor,
+    };
+    let size = Size { m: rows(x.len(), w.n_in, out.len(), w.n_out), k: w.n_in, n: w.n_out };
+    Product { a: x, b: w.elements, order, size, rung: w.rung, epilogue }.run(gpu, out)
+}
+
+/// [`super::backward_input`]
+///
+/// # Errors
+/// The launch failed. Panics when a length does not fit.
+pub fn backward_input(
+    gpu: &dyn Launcher,
+    d_out: Slice<f32>,
+    w: Weight,
+    d_x: SliceMut<f32>,
+) -> Result<(), Failed> {
+    let order = match w.layout {
+        Layout::OutIn => Order::RowMajor,
+        Layout::InOut => Order::Transposed,
+    };
+    let size = Size { m: rows(d_out.len(), w.n_out, d_x.len(), w.n_in), k: w.n_out, n: w.n_in };
+    let (rung, epilogue) = (w.rung, Epilogue::default());
+    Product { a: d_out, b: w.elements, order, size, rung, epilogue }.run(gpu, d_x)
+}
+
+/// `C = A · B + bias + residual`
+struct Product<'a> {
+    a: Slice<'a, f32>,
+    b: Elements<'a>,
+    order: Order,
+    size: Size,
+    rung: Rung,
+    epilogue: Epilogue<'a>,
+}
+
+impl Product<'_> {
+    fn run(self, gpu: &dyn Launcher, c: SliceMut<f32>) -> Result<(), Failed> {
+        let Size { m, k, n } = self.size;
+        let Epilogue { bias, residual } = self.epilogue;
+        assert_eq!(self.a.len(), m * k, "the input is [{m}, {k}]");
+        assert_eq!(self.b.len(), k * n, "the weight is [{k}, {n}] or the other way round");
+        assert_eq!(c.len(), m * n, "the output is [{m}, {n}]");
+        assert!(bias.is_none_or(|x| x.len() == n), "the bias is [{n}]");
+        assert!(residual.is_none_or(|x| x.len() == m * n), "the residual is [{m}, {n}]");
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
+        let none = Arg::from(0u64);
+        let launch = self.launch().arg(self.a).arg(self.b);
+        let launch = launch.arg(bias.map_or(none, Arg::from)).arg(residual.map_or(none, Arg::from));
+        // SAFETY: the parameters that all of these kernels have, with the sizes checked above
+        unsafe { launch.arg(c).size(m).size(k).size(n).on(gpu) }
+    }
+
+    /// The kernel, and a block per tile.
+    fn launch(&self) -> Launch {
+        let Size { m, n, .. } = self.size;
+        let name = self.kernel();
+        let side = if self.rung == Rung::Naive { SQUARE } else { TILE };
+        let mut launch = Launch::new(FILE, name, n.div_ceil(side), THREADS);
+        launch.grid[1] = u32::try_from(m.div_ceil(side)).expect("less tiles than numbers");
+        if self.rung == Rung::Naive {
+            launch.block = [SQUARE as u32; 2];
+        }
+        launch
+    }
+
+    fn kernel(&self) -> &'static str {
+        let names = match (&self.b, self.order) {
+            (Elements::F32(_), Order::RowMajor) => {
+                ["product_f32_rows_naive", "product_f32_rows", "product_f32_rows_aligned"]
+            }
+            (Elements::F32(_), Order::Transposed) => {
+                ["product_f32_columns_naive", "product_f32_columns", "product_f32_columns_aligned"]
+            }
+            (Elements::Bf16(_), Order::RowMajor) => {
+                ["product_bf16_rows_naive", "product_bf16_rows", "product_bf16_rows_aligned"]
+            }
+            (Elements::Bf16(_), Order::Transposed) => {
+                ["product_bf16_columns_naive", "product_bf16_columns", "product_bf16_columns_aligned"]
+            }
+        };
+        match self.rung {
+            Rung::Naive => names[0],
+            Rung::Tiled if self.is_aligned() => names[2],
+            Rung::Tiled => names[1],
+        }
+    }
+
+    /// Whether rows are whole groups of four that can be read at once.
+    fn is_aligned(&self) -> bool {
+        let Size { k, n, .. } = self.size;
+        let row_of_b = if self.order == Order::RowMajor { n } else { k };
+        let (Arg(a), Arg(b)) = (self.a.into(), self.b.into());
+        let aligned = a.is_multiple_of(16) && b.is_multiple_of(self.b.bytes_of_four());
+        aligned && k.is_multiple_of(4) && row_of_b.is_multiple_of(4)
+    }
+}

@@ -1,0 +1,70 @@
+//! Who computes: the CPU with one of its instruction sets, or the kernels of the GPU.
+//!
+//! A method per operation takes slices and gives vectors, so that one test checks all of them. What is not written is a NaN.
+
+mod attention;
+mod cross_entropy;
+#[cfg(feature = "cuda")]
+#[path = "../../shim/host.rs"]
+pub(crate) mod cuda;
+pub(crate) mod norms;
+mod pointwise;
+
+use std::fmt::Debug;
+
+use prompt_tuning_kernels::Isa;
+
+/// One implementation of the kernels.
+#[derive(Clone, Copy)]
+pub(crate) enum Device {
+    Cpu(Isa),
+    /// The GPU's kernels.
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::Host),
+}
+
+impl Device {
+    /// All that this machine has, for a case: the GPU's kernels under every schedule, or where there are many cases, under one of
+    /// them in turns.
+    fn for_case(case: usize, cases: usize) -> Vec<Device> {
+        let cpu = Isa::available().into_iter().map(Device::Cpu);
+        #[cfg(feature = "cuda")]
+        let cpu = {
+            let hosts = cuda::hosts();
+            let in_turn = |i: usize| cases <= hosts.len() || case % hosts.len() == i;
+            let chosen = (0..hosts.len()).filter(|&i| in_turn(i)).map(|i| Device::Cuda(hosts[i]));
+            cpu.chain(chosen.collect::<Vec<_>>())
+        };
+        #[cfg(not(feature = "cuda"))]
+        let _ = (case, cases);
+        cpu.collect()
+    }
+
+    fn name(self) -> String {
+        match self {
+            Device::Cpu(isa) => isa.name().to_string(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(host) => format!("{host:?}"),
+        }
+    }
+}
+
+/// Runs `check` for every device and case, and shows the first three failures.
+pub(crate) fn on_every_device<C: Debug>(cases: &[C], check: impl Fn(Device, &C) -> Result<(), String>) {
+    let mut failures = Vec::new();
+    for (i, case) in cases.iter().enumerate() {
+        for device in Device::for_case(i, cases.len()) {
+            if let Err(why) = check(device, case) {
+                failures.push(format!("{} {case:?}: {why}", device.name()));
+            }
+        }
+    }
+    let n = failures.len();
+    failures.truncate(3);
+    assert!(n == 0, "{n} failures, the first:\n{}", failures.join("\n"));
+}
+
+/// `n` numbers that nobody has written.
+fn unwritten(n: usize) -> Vec<f32> {
+    vec![f32::NAN; n]
+}

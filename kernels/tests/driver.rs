@@ -1,0 +1,77 @@
+//! What talks to NVIDIA's driver, with a stand-in for it that computes on the CPU (`shim/driver.cpp`).
+//!
+//! One test, because a broken context stays broken as long as the process lives.
+#![cfg(feature = "cuda")]
+
+#[path = "shim/compile.rs"]
+mod compile;
+
+use libloading::Library;
+use prompt_tuning_kernels::{
+    cuda::{Driver, Launch, Slice},
+    elementwise,
+};
+
+#[test]
+fn memory_launches_and_errors() {
+    // a library of this name that is loaded is the one that is found when somebody asks for the driver
+    let Some(path) = compile::library(&["shim.cpp", "driver.cpp"], &["-Wl,-soname,libcuda.so.1"]) else {
+        return;
+    };
+    // SAFETY: its initialisers only note the names of the kernels
+    let stand_in = unsafe { Library::new(&path) }.expect("a library");
+    std::fs::remove_file(&path).expect("the library was written");
+
+    let driver = Driver::new().expect("the stand-in has a GPU");
+    assert_eq!(driver.gpu().name, "a CPU in place of a GPU");
+
+    // a computation, there and back
+    let x: Vec<f32> = (0..1001).map(|i| i as f32).collect();
+    let (a, b) = (driver.upload(&x).unwrap(), driver.upload(&vec![0.5f32; 1001]).unwrap());
+    let mut sum = driver.allocate::<f32>(1001).unwrap();
+    let mut y = vec![0.0f32; 1001];
+    sum.copy_to(&mut y).unwrap();
+    assert!(y.iter().all(|y| y.is_nan()), "nobody has written it");
+    let milliseconds =
+        driver.timed(|| elementwise::cuda::add(&*driver, a.slice(), b.slice(), sum.slice_mut())).unwrap();
+    assert!(milliseconds > 0.0);
+    sum.copy_to(&mut y).unwrap();
+    assert!(y.iter().zip(&x).all(|(y, x)| *y == x + 0.5));
+
+    // memory comes back, and what is too much is said
+    let (before, all) = driver.memory().unwrap();
+    let large = driver.allocate::<f32>(50_000_000).unwrap();
+    assert_eq!(driver.memory().unwrap(), (before - 200_000_000, all));
+    drop(large);
+    assert_eq!(driver.memory().unwrap(), (before, all));
+    let why = driver.allocate::<f32>(500_000_000).unwrap_err().to_string();
+    assert!(
+        why.contains("2000.0 MB") && why.contains("1073.7 MB are free") && why.contains("--batch"),
+        "{why}"
+    );
+    assert!(driver.upload::<u32>(&[]).unwrap().is_empty());
+
+    // kernels that do not exist are no reason to stop
+    let launch = |file, name| {
+        // SAFETY: there are no such kernels
+        unsafe { Launch::new(file, name, 1, 64).on(&*driver) }.unwrap_err().to_string()
+    };
+    assert!(launch("no_file", "add_x1").contains("no image"));
+    let why = launch("elementwise", "subtract");
+    assert!(why.contains("subtract: CUDA_ERROR_NOT_FOUND (500)"), "{why}");
+    sum.copy_to(&mut y).unwrap();
+
+    // after a kernel that fails, everything returns the first error
+    let faulty = Launch::new("elementwise", "fault_two_barriers", 1, 64);
+    // SAFETY: the two slices that it takes
+    unsafe { faulty.arg(a.slice()).arg(sum.slice_mut()).on(&*driver) }.expect("it is launched");
+    let why = driver.wait().unwrap_err();
+    assert!(why.to_string().contains("CUDA_ERROR_LAUNCH_FAILED (719)"), "{why}");
+    assert_eq!(sum.copy_to(&mut y).unwrap_err(), why);
+    assert_eq!(driver.allocate::<f32>(1).unwrap_err(), why);
+    let nothing: Slice<f32> = b.slice();
+    assert_eq!(elementwise::cuda::add(&*driver, nothing, a.slice(), sum.slice_mut()).unwrap_err(), why);
+    drop((a, b, sum, driver));
+    // whoever has the driver open keeps it
+    std::mem::forget(stand_in);
+}

@@ -1,0 +1,301 @@
+// Fibers, barriers and the scheduler of the shim.
+#include "shim.h"
+
+#include <sys/mman.h>
+
+#include <cstdarg>
+#include <cstdio>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+extern "C" __attribute__((weak)) unsigned char __start_shim_shared[];
+extern "C" __attribute__((weak)) unsigned char __stop_shim_shared[];
+
+namespace shim {
+
+Place* here;
+
+// ---- stacks: `change(from, to)` goes on where `to` was left
+
+#if defined(__x86_64__)
+struct Fiber {
+    void* stack_pointer;
+};
+// saves the registers that a call must keep, and takes those of the other
+asm(R"(
+.text
+.type shim_change,@function
+shim_change:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq (%rsi), %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+extern "C" void shim_change(Fiber* from, Fiber* to);
+static void change(Fiber* from, Fiber* to) { shim_change(from, to); }
+
+static void prepare(Fiber* fiber, unsigned char* stack, size_t bytes, void (*entry)()) {
+    void** top = reinterpret_cast<void**>(stack + bytes);
+    *--top = nullptr;  // where a caller would have put its address: keeps the stack aligned
+    *--top = reinterpret_cast<void*>(entry);
+    top -= 6;
+    std::memset(top, 0, 6 * sizeof *top);
+    fiber->stack_pointer = top;
+}
+#else
+struct Fiber {
+    ucontext_t context;
+};
+static void change(Fiber* from, Fiber* to) { swapcontext(&from->context, &to->context); }
+
+static void prepare(Fiber* fiber, unsigned char* stack, size_t bytes, void (*entry)()) {
+    getcontext(&fiber->context);
+    fiber->context.uc_stack.ss_sp = stack;
+    fiber->context.uc_stack.ss_size = bytes;
+    fiber->context.uc_link = nullptr;
+    makecontext(&fiber->context, entry, 0);
+}
+#endif
+
+// ---- the block that runs
+
+enum State { READY, AT_BARRIER, AT_MEETING, ENDED };
+
+struct Thread {
+    Place place;
+    Fiber fiber;
+    State state = READY;
+    u32 lanes = 0;           // of the meeting
+    const char* at = "";     // where it waits
+    u32 meetings = 0;        // of all lanes, so far: the parity chooses the mailbox
+};
+
+static std::vector<Thread> threads;
+static std::vector<unsigned char*> stacks;
+static const size_t STACK = 256 << 10, GUARD = 4096;
+static Fiber scheduler;
+static u32 running;  // index of the fiber that runs
+static u32 alive;
+static bool moved;   // somebody was released
+static std::string failure;
+static Kernel kernel;
+static void** kernel_arguments;
+
+// two of each, by turns: a lane may be at the next operation of the whole warp before the last one has read
+static unsigned char mail[32][2][32][16];
+
+// the schedule
+enum Order { FORWARD, BACKWARD, RANDOM };
+static u64 random_state;
+static u32 below(u32 n) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return u32(random_state >> 33) % n;
+}
+
+void fail(const char* format, ...) {
+    char text[500];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    failure = text;
+    if (here) {
+        char place[100];
+        snprintf(place, sizeof place, " [block %u,%u thread %u,%u]", here->block.x, here->block.y, here->thread.x,
+                 here->thread.y);
+        failure += place;
+        // this fiber and all others are left as they are; a kernel owns nothing that must be freed
+        change(&threads[running].fiber, &scheduler);
+    }
+    throw std::runtime_error(failure);
+}
+
+static void wait() { change(&threads[running].fiber, &scheduler); }
+
+// ---- operations of a warp: the last lane that comes releases the others
+
+u32 lane() { return running & 31; }
+
+unsigned char* mailbox(u32 lane) { return mail[running >> 5][threads[running].meetings & 1][lane]; }
+
+void meet(u32 lanes, const char* what) {
+    Thread& me = threads[running];
+    const u32 first = running & ~31u;
+    if (!(lanes >> lane() & 1)) fail("%s: the caller is not in %08x", what, lanes);
+    me.lanes = lanes;
+    me.at = what;
+    me.state = AT_MEETING;
+    bool all = true;
+    for (u32 i = 0; i < 32; i++) {
+        if (!(lanes >> i & 1)) continue;
+        if (first + i >= threads.size()) fail("%s: %08x names a lane beyond the block", what, lanes);
+        const Thread& other = threads[first + i];
+        if (other.state == ENDED) fail("%s: lane %u of %08x has ended", what, i, lanes);
+        if (other.state != AT_MEETING) {
+            all = false;
+        } else if (other.lanes != lanes || std::strcmp(other.at, what) != 0) {
+            fail("the warp is at %s of %08x and at %s of %08x", what, lanes, other.at, other.lanes);
+        }
+    }
+    if (!all) {
+        wait();
+        return;
+    }
+    moved = true;
+    for (u32 i = 0; i < 32; i++) {
+        if (!(lanes >> i & 1)) continue;
+        threads[first + i].state = READY;
+        // lanes that meet without the others must stay with their mailboxes
+        if (lanes == ~0u) threads[first + i].meetings++;
+    }
+}
+
+// ---- __syncthreads: the last thread that comes releases the others
+
+static u32 at_barrier;
+static const char* barrier_place;
+
+static void release_if_all_are_here() {
+    if (at_barrier == 0 || at_barrier < alive) return;
+    moved = true;
+    at_barrier = 0;
+    for (Thread& thread : threads)
+        if (thread.state == AT_BARRIER) thread.state = READY;
+}
+
+void barrier(const char* where) {
+    Thread& me = threads[running];
+    if (at_barrier == 0) barrier_place = where;
+    // the GPU would let them pass, but nobody means that
+    if (std::strcmp(barrier_place, where) != 0) fail("threads of a block are at barriers %s and %s", where, barrier_place);
+    at_barrier++;
+    me.state = AT_BARRIER;
+    me.at = where;
+    release_if_all_are_here();
+    if (me.state == AT_BARRIER) wait();
+}
+
+// ---- a block: a fiber for each thread, until all have ended
+
+static void fiber_main() {
+    kernel(kernel_arguments);
+    threads[running].state = ENDED;
+    alive--;
+    moved = true;
+    release_if_all_are_here();
+    change(&threads[running].fiber, &scheduler);
+}
+
+static unsigned char* stack(u32 i) {
+    while (stacks.size() <= i) {
+        void* memory = mmap(nullptr, GUARD + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED) fail("no memory for stacks");
+        mprotect(memory, GUARD, PROT_NONE);
+        stacks.push_back(static_cast<unsigned char*>(memory) + GUARD);
+    }
+    return stacks[i];
+}
+
+static void resume(u32 i) {
+    running = i;
+    here = &threads[i].place;
+    change(&scheduler, &threads[i].fiber);
+    here = nullptr;
+    if (!failure.empty()) throw std::runtime_error(failure);
+}
+
+// The order in which the threads get their turn. RANDOM lets whole warps wait for some rounds, so that they drift apart.
+static void run_threads(Order order) {
+    const u32 n = u32(threads.size());
+    u32 held[32] = {};
+    while (alive > 0) {
+        moved = false;
+        if (order == RANDOM)
+            for (u32& rounds : held) rounds = rounds > 0 ? rounds - 1 : below(4) == 0 ? below(6) : 0;
+        const u32 start = order == RANDOM ? below(n) : 0;
+        for (u32 k = 0; k < n; k++) {
+            const u32 i = order == BACKWARD ? n - 1 - k : (start + k) % n;
+            if (threads[i].state != READY) continue;
+            if (held[i >> 5] > 0) {
+                moved = true;
+                continue;
+            }
+            resume(i);
+        }
+        if (moved || alive == 0) continue;
+        for (Thread& thread : threads) {
+            if (thread.state == ENDED) continue;
+            here = nullptr;
+            fail("deadlock: thread %u,%u of block %u,%u waits at %s", thread.place.thread.x, thread.place.thread.y,
+                 thread.place.block.x, thread.place.block.y, thread.at);
+        }
+    }
+}
+
+static void run_block(dim3 grid, dim3 size, dim3 block, Order order) {
+    const u32 n = size.x * size.y * size.z;
+    if (n == 0 || n > 1024) fail("a block of %u threads", n);
+    threads.assign(n, Thread{});
+    alive = n;
+    at_barrier = 0;
+    if (__start_shim_shared) std::memset(__start_shim_shared, 0xff, size_t(__stop_shim_shared - __start_shim_shared));
+    for (u32 i = 0; i < n; i++) {
+        threads[i].place = {{i % size.x, i / size.x % size.y, i / (size.x * size.y)}, block, size, grid};
+        prepare(&threads[i].fiber, stack(i), STACK, fiber_main);
+    }
+    run_threads(order);
+}
+
+static std::map<std::string, Kernel>& kernels() {
+    static std::map<std::string, Kernel> all;
+    return all;
+}
+
+Exported::Exported(const char* name, Kernel kernel) { kernels()[name] = kernel; }
+
+}  // namespace shim
+
+// Runs a kernel, as cuLaunchKernel would. Returns null, or what was wrong; the text is there until the next launch.
+extern "C" const char* shim_launch(const char* name, const u32 grid[3], const u32 block[3], void** arguments, u32 order,
+                                   u64 seed) {
+    using namespace shim;
+    failure.clear();
+    here = nullptr;
+    random_state = seed * 0x9e3779b97f4a7c15ull | 1;
+    try {
+        const auto found = kernels().find(name);
+        if (found == kernels().end()) fail("no kernel %s", name);
+        kernel = found->second;
+        kernel_arguments = arguments;
+        for (u32 z = 0; z < grid[2]; z++)
+            for (u32 y = 0; y < grid[1]; y++)
+                for (u32 x = 0; x < grid[0]; x++)
+                    run_block({grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, {x, y, z}, Order(order));
+    } catch (const std::exception& error) {
+        failure = error.what();
+        return failure.c_str();
+    }
+    return nullptr;
+}
+
+// Whether there is such a kernel.
+extern "C" int shim_has(const char* name) { return shim::kernels().count(name) != 0; }

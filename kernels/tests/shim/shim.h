@@ -1,0 +1,130 @@
+// CUDA's language on the CPU, for tests: what a C++ compiler needs to know to compile a .cu file.
+//
+// Every thread of a block is a fiber of one thread of the operating system, and blocks run one after another. A fiber runs until
+// it waits for others (a barrier, an operation of its warp); who goes on is the scheduler's choice (shim.cpp), and not always the
+// same, so that code which only works in one order is found out. Shared memory is full of NaNs when a block begins.
+//
+// Not modelled: time, and everything that only time shows (bank conflicts, coalescing, spills); two blocks at one moment; the
+// approximations of the GPU's exponentials, which are those of the C library here.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+
+// ---- keywords
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+#define __align__(bytes) __attribute__((aligned(bytes)))
+// one section for all of it, so that it can be poisoned
+#define __shared__ static __attribute__((section("shim_shared")))
+
+struct dim3 {
+    u32 x = 1, y = 1, z = 1;
+};
+
+namespace shim {
+
+// ---- who runs
+
+struct Place {
+    dim3 thread, block, block_size, grid_size;
+};
+extern Place* here;  // of the fiber that runs
+
+// ---- waiting for others; `where` and `what` are for messages
+
+void barrier(const char* where);
+void meet(u32 lanes, const char* what);           // all `lanes` of the warp come to the same operation
+u32 lane();
+unsigned char* mailbox(u32 lane);                 // 16 bytes of each lane of this warp, for the operation it is at
+[[noreturn]] void fail(const char* format, ...);  // ends the launch with a message
+
+template <class T>
+T shuffle(u32 lanes, T value, u32 from, const char* what) {
+    static_assert(sizeof(T) <= 16, "a mailbox has 16 bytes");
+    std::memcpy(mailbox(lane()), &value, sizeof value);
+    const unsigned char* there = mailbox(from & 31);
+    meet(lanes, what);
+    if (!(lanes >> (from & 31) & 1)) fail("%s reads lane %u, which is not in %08x", what, from, lanes);
+    std::memcpy(&value, there, sizeof value);
+    // only the whole warp changes its mailboxes by turns (see mailbox)
+    if (lanes != ~0u) meet(lanes, what);
+    return value;
+}
+
+// ---- kernels by name, and their arguments from an array of pointers, as the driver has them
+
+typedef void (*Kernel)(void** arguments);
+
+struct Exported {
+    Exported(const char* name, Kernel kernel);
+};
+
+template <auto kernel>
+struct Call;
+
+template <class... A, void (*kernel)(A...)>
+struct Call<kernel> {
+    template <size_t... I>
+    static void unpacked(void** arguments, std::index_sequence<I...>) {
+        kernel(*static_cast<std::remove_reference_t<A>*>(arguments[I])...);
+    }
+    static void run(void** arguments) { unpacked(arguments, std::index_sequence_for<A...>{}); }
+};
+
+}  // namespace shim
+
+#define EXPORT(kernel) static ::shim::Exported exported_##kernel(#kernel, ::shim::Call<kernel>::run);
+
+// ---- built-in variables and functions
+
+#define threadIdx (::shim::here->thread)
+#define blockIdx (::shim::here->block)
+#define blockDim (::shim::here->block_size)
+#define gridDim (::shim::here->grid_size)
+
+#define SHIM_TEXT_OF(x) #x
+#define SHIM_TEXT(x) SHIM_TEXT_OF(x)
+#define __syncthreads() ::shim::barrier(__FILE__ ":" SHIM_TEXT(__LINE__))
+#define __syncwarp() ::shim::meet(0xffffffffu, "__syncwarp")
+#define __shfl_sync(lanes, value, from) ::shim::shuffle(lanes, value, from, "__shfl_sync")
+#define __shfl_xor_sync(lanes, value, mask) ::shim::shuffle(lanes, value, ::shim::lane() ^ (mask), "__shfl_xor_sync")
+
+// a bit for every lane of `lanes` whose condition holds
+inline u32 __ballot_sync(u32 lanes, bool condition) {
+    u32 bits = 0;
+    for (u32 i = 0; i < 32; i++)
+        if (lanes >> i & 1) bits |= u32(::shim::shuffle(lanes, u32(condition), i, "__ballot_sync")) << i;
+    return bits;
+}
+
+#define INFINITE __builtin_inff()
+#define NOT_A_NUMBER __builtin_nanf("")
+
+inline float __uint_as_float(u32 bits) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+inline u32 __float_as_uint(float x) {
+    u32 bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+}
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fsqrt_rn(float a) { return std::sqrt(a); }

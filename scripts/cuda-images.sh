@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Compiles the GPU's kernels: kernels/src/**/*.cu to one image each in kernels/src/cuda/images, with code for sm_80 and sm_90a, and
+# PTX for what comes after. `cargo build` takes the images in as they are and needs no compiler.
+#
+# usage: scripts/cuda-images.sh            writes the images, and the table of what they need
+#        scripts/cuda-images.sh --check    fails where the images that are committed are not what the sources give
+#        TOOLKIT=/usr/local/cuda scripts/cuda-images.sh     with a CUDA 13.0 that is installed
+#
+# The compiler comes from PyPI, pinned (106 MB, into target/cuda-toolkit): needs python3 with venv. Exit code 77: not to be had.
+# Kernels that spill registers, or keep arrays in memory that look as if they were in registers, are refused.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96
+    nvidia-cuda-cuobjdump==13.2.78)
+images=kernels/src/cuda/images
+
+check=false
+case ${1:-} in
+    --check) check=true ;;
+    '') ;;
+    *)
+        sed -n '2,12s/^# \?//p' "$0" >&2
+        exit 2
+        ;;
+esac
+
+missing() {
+    echo "no CUDA compiler: $1" >&2
+    exit 77
+}
+
+find_toolkit() {
+    if [[ -n ${TOOLKIT:-} ]]; then
+        [[ -x $TOOLKIT/bin/nvcc ]] || missing "$TOOLKIT/bin/nvcc is not there"
+        return
+    fi
+    local venv=target/cuda-toolkit
+    command -v python3 >/dev/null || missing "python3 is not installed"
+    if [[ ! -e $venv/complete ]]; then
+        rm -rf "$venv"
+        mkdir -p target
+        { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --no-cache-dir "${packages[@]}"; } >&2 ||
+            missing "the packages cannot be installed"
+        touch "$venv/complete"
+    fi
+    TOOLKIT=$(echo "$venv"/lib/python3*/site-packages/nvidia/cu13)
+    [[ -x $TOOLKIT/bin/nvcc ]] || missing "$TOOLKIT/bin/nvcc is not there"
+}
+
+find_toolkit
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+
+# one image; what the assembler warns of (spilled registers, arrays in memory) is an error
+compile() {
+    local source=$1 name
+    name=$(basename "$source" .cu)
+    "$TOOLKIT/bin/nvcc" -std=c++17 -fatbin --compress-mode=size -Ikernels/src/cuda \
+        -gencode=arch=compute_90a,code=sm_90a -gencode='arch=compute_80,code=[sm_80,compute_80]' \
+        -Xptxas -warn-spills,-warn-lmem-usage -o "$made/$name.fatbin" "$source" >"$made/$name.log" 2>&1 || {
+        cat "$made/$name.log" >&2
+        return 1
+    }
+    if [[ -s $made/$name.log ]]; then
+        echo "$source: refused for" >&2
+        cat "$made/$name.log" >&2
+        return 1
+    fi
+}
+
+# kernel, architecture, registers, shared memory, stack: a table that a change of a kernel changes
+resources() {
+    local image
+    for image in "$made"/*.fatbin; do
+        "$TOOLKIT/bin/cuobjdump" -res-usage "$image" 2>/dev/null |
+            awk -v file="$(basename "$image" .fatbin)" '
+                /^arch =/ { arch = $3 }
+                /Function / { sub(":", "", $2); name = $2 }
+                /REG:/ {
+                    split("", of)
+                    for (i = 1; i <= NF; i++) { split($i, pair, ":"); of[pair[1]] = pair[2] }
+                    printf "%-16s %-34s %-7s registers %3d  shared %6d  stack %d\n",
+                        file, name, arch, of["REG"], of["SHARED"], of["STACK"]
+                }'
+    done | sort
+}
+
+export TOOLKIT made
+export -f compile
+find kernels/src -name '*.cu' -print0 | xargs -0 -n 1 -P "$(nproc)" bash -c 'set -euo pipefail; compile "$1"' _
+resources >"$made/RESOURCES.txt"
+rm -f "$made"/*.log
+
+if $check; then
+    diff -r --brief "$made" "$images" || {
+        echo "the images in $images are not those of the sources: run scripts/cuda-images.sh" >&2
+        exit 1
+    }
+    echo "the $(find "$images" -name '*.fatbin' | wc -l) images are those of the sources"
+else
+    rm -rf "$images"
+    mkdir -p "$images"
+    cp "$made"/* "$images"
+    du -sh "$images"
+fi
