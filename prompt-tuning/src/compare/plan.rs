@@ -117,7 +117,8 @@ fn planned(entry: Entry) -> std::result::Result<Planned, String> {
         (Some(shots), None, None) => How::Shots(shots),
         (None, Some(true), None) => How::Wordings,
         (None, None, Some(Words::Line(line))) => {
-            How::Train(line.split_whitespace().map(String::from).collect())
+            let unfinished = |_| format!("method `{name}`: a quote that is opened in train is never closed");
+            How::Train(shell_words::split(&line).map_err(unfinished)?)
         }
         (None, None, Some(Words::List(words))) => How::Train(words),
         _ => {
@@ -150,7 +151,7 @@ impl Planned {
             How::Shots(0) => "asked as it is".into(),
             How::Shots(k) => format!("--shots {k}"),
             How::Wordings => "the wording of the task that is best on the training rows".into(),
-            How::Train(words) => format!("train {}", words.join(" ")),
+            How::Train(words) => format!("train {}", shell_words::join(words)),
         };
         Method { name: self.name.clone(), kind: self.kind(), arguments }
     }
@@ -198,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn arguments_with_spaces_are_quoted_as_in_a_shell() {
+        let line = r#"--init text:"Good or bad?" --lr 0.005"#;
+        let text = format!("[[method]]\nname = 'a'\ntrain = '{line}'\n");
+        let methods = parse(&text).unwrap();
+        let words = ["--init", "text:Good or bad?", "--lr", "0.005"];
+        assert_eq!(methods[0].how, How::Train(words.map(String::from).to_vec()));
+        let shown = methods[0].described().arguments;
+        assert_eq!(shell_words::split(&shown).unwrap()[1..], words);
+    }
+
+    #[test]
     fn plans_that_cannot_be() {
         let why = |text: &str| parse(text).unwrap_err();
         assert!(why("method = []").contains("no [[method]]"));
@@ -205,6 +217,7 @@ mod tests {
         assert!(why("[[method]]\nname = 'a'\nshots = 1\ntrain = ''").contains("exactly one of"));
         assert!(why("[[method]]\nname = 'a'\ntrain = '--steps=3'").contains("the same for all"));
         assert!(why("[[method]]\nname = 'a'\nshot = 1").contains("shot"));
+        assert!(why("[[method]]\nname = 'a'\ntrain = '--init \"text:x'").contains("never closed"));
         let twice = "[[method]]\nname = 'a'\nshots = 1\n[[method]]\nname = 'a'\nshots = 2\n";
         assert!(why(twice).contains("two methods"));
     }
