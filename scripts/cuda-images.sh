@@ -9,6 +9,7 @@
 # The compiler comes from PyPI, pinned (106 MB, into target/cuda-toolkit): needs python3 with venv. Exit code 77: not to be had.
 # Kernels that spill registers, or keep arrays in memory that look as if they were in registers, are refused.
 set -euo pipefail
+export LC_ALL=C # the order of the table
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96
@@ -37,17 +38,18 @@ find_toolkit() {
     fi
     local venv=target/cuda-toolkit
     command -v python3 >/dev/null || missing "python3 is not installed"
-    if [[ ! -e $venv/complete ]]; then
+    if [[ $(cat "$venv/complete" 2>/dev/null) != "${packages[*]}" ]]; then
         rm -rf "$venv"
         mkdir -p target
         { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --no-cache-dir "${packages[@]}"; } >&2 ||
             missing "the packages cannot be installed"
-        touch "$venv/complete"
+        echo "${packages[*]}" >"$venv/complete"
     fi
     TOOLKIT=$(echo "$venv"/lib/python3*/site-packages/nvidia/cu13)
     [[ -x $TOOLKIT/bin/nvcc ]] || missing "$TOOLKIT/bin/nvcc is not there"
 }
 
+command -v g++ >/dev/null || missing "nvcc needs g++"
 find_toolkit
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
@@ -56,7 +58,7 @@ trap 'rm -rf "$made"' EXIT
 compile() {
     local source=$1 name
     name=$(basename "$source" .cu)
-    "$TOOLKIT/bin/nvcc" -std=c++17 -fatbin --compress-mode=size -Ikernels/src/cuda \
+    "$TOOLKIT/bin/nvcc" -allow-unsupported-compiler -std=c++17 -fatbin --compress-mode=size -Ikernels/src/cuda \
         -gencode=arch=compute_90a,code=sm_90a -gencode='arch=compute_80,code=[sm_80,compute_80]' \
         -Xptxas -warn-spills,-warn-lmem-usage -o "$made/$name.fatbin" "$source" >"$made/$name.log" 2>&1 || {
         cat "$made/$name.log" >&2
@@ -73,7 +75,7 @@ compile() {
 resources() {
     local image
     for image in "$made"/*.fatbin; do
-        "$TOOLKIT/bin/cuobjdump" -res-usage "$image" 2>/dev/null |
+        "$TOOLKIT/bin/cuobjdump" -res-usage "$image" |
             awk -v file="$(basename "$image" .fatbin)" '
                 /^arch =/ { arch = $3 }
                 /Function / { sub(":", "", $2); name = $2 }
@@ -91,6 +93,14 @@ export -f compile
 find kernels/src -name '*.cu' -print0 | xargs -0 -n 1 -P "$(nproc)" bash -c 'set -euo pipefail; compile "$1"' _
 resources >"$made/RESOURCES.txt"
 rm -f "$made"/*.log
+
+# nvcc names what a static function shares by the path of the file: such images would depend on where they were made
+for image in "$made"/*.fatbin; do
+    ! "$TOOLKIT/bin/cuobjdump" -ptx "$image" | grep -q _INTERNAL_ || {
+        echo "$(basename "$image"): a static function has shared memory; use DEVICE" >&2
+        exit 1
+    }
+done
 
 if $check; then
     diff -r --brief "$made" "$images" || {

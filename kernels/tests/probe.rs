@@ -4,7 +4,10 @@
 use std::{fs, process::Command};
 
 use libloading::Library;
-use prompt_tuning_kernels::cuda::{Gpu, NoGpu, probe::ask};
+use prompt_tuning_kernels::cuda::{
+    Gpu, NoGpu, probe,
+    probe::{Wanted, ask, wanted},
+};
 
 /// A driver, as it answers.
 #[derive(Clone, Copy)]
@@ -88,4 +91,12 @@ fn every_refusal_is_a_value_and_says_why() {
     }
     let why = ask(&Driver { capability: (7, 5), ..GOOD }.library()).expect_err("too old a GPU");
     assert!(why.to_string().contains("compute capability 7.5, 8.0 is needed"), "{why}");
+}
+
+/// `PROMPT_TUNING_GPU=require` on a machine with a GPU: what finds none must not pass.
+#[test]
+fn a_gpu_that_is_required_is_there() {
+    if wanted() == Ok(Wanted::Require) {
+        probe().expect("the GPU that is required");
+    }
 }

@@ -75,7 +75,7 @@ pub struct Upstream<'a> {
     pub d_out: Slice<'a, f32>,
 }
 
-/// Where the gradients go: rows of their own, or columns of one matrix.
+/// Where the gradients go.
 #[derive(Debug)]
 pub struct Gradients<'a> {
     /// `n_queries` rows of `n_heads * head_dim`.

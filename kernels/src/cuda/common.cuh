@@ -1,4 +1,4 @@
-// What all kernels share. Compiled by nvcc, by NVRTC, and by a C++ compiler with the shim of the tests (-DSHIM).
+// What all kernels share. Compiled by nvcc, and by a C++ compiler with the shim of the tests (-DSHIM).
 //
 // Vectors: a thread moves W numbers at a time, 4 where rows and addresses allow it, as 16 bytes are what the memory of a GPU is
 // best asked for. Rows: a block handles one row, so sums over a row are sums over a block.
@@ -14,8 +14,14 @@ typedef unsigned long long u64;
 #endif
 
 #define ALL_LANES 0xffffffffu
-// a function of a file; static, so that what it shares among the threads of a block belongs to one file
-#define DEVICE static __device__ __forceinline__
+
+// A function of the device. Not static where the images are compiled: nvcc would put the path of the file into the names of what
+// it shares, and the images would depend on the folder they are made in.
+#ifdef SHIM
+#define DEVICE static inline
+#else
+#define DEVICE __device__ __forceinline__
+#endif
 
 // ---- vectors
 

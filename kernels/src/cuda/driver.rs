@@ -104,7 +104,7 @@ impl Driver {
     /// # Errors
     /// There is not so much left.
     pub fn allocate<T: Number>(self: &Arc<Self>, n: usize) -> Result<Buffer<T>, Failed> {
-        let bytes = n * size_of::<T>();
+        let bytes = n.checked_mul(size_of::<T>()).unwrap_or(usize::MAX);
         if bytes == 0 {
             return Ok(Buffer { driver: self.clone(), address: 0, len: n, numbers: PhantomData });
         }
@@ -383,6 +383,9 @@ fn is_final(error: DriverError) -> bool {
             | Code::CUDA_ERROR_HARDWARE_STACK_ERROR
             | Code::CUDA_ERROR_ECC_UNCORRECTABLE
             | Code::CUDA_ERROR_ASSERT
+            | Code::CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | Code::CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | Code::CUDA_ERROR_EXTERNAL_DEVICE
     )
 }
 

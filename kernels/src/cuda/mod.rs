@@ -11,7 +11,7 @@
 //! | `common.cuh` | what all kernels share: vector loads, sums over a warp and a block |
 //!
 //! Nothing here needs CUDA to be installed. The same `.cu` files run on the CPU in `tests/shim`, where every thread of a
-//! block is a fiber: slow, but it finds wrong indices, missing barriers and reads of what nobody wrote, on any machine.
+//! block is a fiber: slow, but it finds most missing barriers, wrong numbers and reads of what nobody wrote, on any machine.
 //!
 //! # Rules
 //!

@@ -1,4 +1,4 @@
-// Sums and scalings, and rows of tables, widened. All of it is limited by memory.
+// Sums and scalings. All of it is limited by memory.
 #include "common.cuh"
 
 template <int W>
