@@ -6,13 +6,10 @@ struct Running {
     float max, sum;
 };
 
-// exp(z - max), where both may be infinitely low
-DEVICE float below(float z, float max) { return z == max ? 1.f : expf(z - max); }
-
 DEVICE Running merged(Running a, Running b) {
     if (a.max == -INFINITE && b.max == -INFINITE) return {-INFINITE, a.sum + b.sum};
     const float max = a.max > b.max ? a.max : b.max;
-    return {max, a.sum * below(a.max, max) + b.sum * below(b.max, max)};
+    return {max, a.sum * expf(a.max - max) + b.sum * expf(b.max - max)};
 }
 
 // lse[row] = log sum exp, in one pass: the sum is rescaled when the maximum grows.
@@ -23,7 +20,8 @@ extern "C" __global__ void log_sum_exp(const float* logits, float* lse, u32 V) {
     for (u32 i = threadIdx.x; i < V; i += blockDim.x) {
         const float z = logits[i];
         if (z > r.max) {
-            r.sum = r.sum * below(r.max, z) + 1.f;
+            // 1, and a NaN where z is infinite
+            r.sum = r.sum * expf(r.max - z) + expf(z - z);
             r.max = z;
         } else {
             // a NaN is larger than nothing: it comes here and stays in the sum; the lowest of all adds nothing

@@ -104,7 +104,7 @@ impl Driver {
     /// # Errors
     /// There is not so much left.
     pub fn allocate<T: Number>(self: &Arc<Self>, n: usize) -> Result<Buffer<T>, Failed> {
-        let bytes = n.checked_mul(size_of::<T>()).unwrap_or(usize::MAX);
+        let bytes = n.saturating_mul(size_of::<T>());
         if bytes == 0 {
             return Ok(Buffer { driver: self.clone(), address: 0, len: n, numbers: PhantomData });
         }

@@ -71,6 +71,9 @@ pub(crate) fn sum_slabs(
 ) -> Result<(), Failed> {
     let n = out.len();
     assert_eq!(partial.len(), slabs.n * n, "one sum per slab");
+    if n == 0 {
+        return Ok(());
+    }
     let launch = Launch::new("sums", "sum_slabs", n.div_ceil(256), 256);
     let launch = launch.arg(partial).arg(out).size(slabs.n).size(n);
     // SAFETY: the kernel's parameters, and the sizes that it assumes

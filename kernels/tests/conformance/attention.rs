@@ -342,6 +342,23 @@ fn every_shape_and_every_small_size() {
     on_every_device(&cases, |device, case| case.data(7).check(device, case.spread));
 }
 
+/// Around the widths at which the GPU has another kernel, and around the tiles of those.
+#[test]
+fn every_width_of_heads() {
+    let mut cases = Vec::new();
+    for width in [63, 64, 65, 127, 128, 129, 200, 256] {
+        for tokens in [1, 7, 8, 9, 15, 16, 17, 33] {
+            cases.push(Case { shape: Shape::Forest { tokens }, heads: (2, 1, width), spread: 1.0 });
+        }
+        cases.push(Case {
+            shape: Shape::Random { queries: 40, keys: 37 },
+            heads: (2, 2, width),
+            spread: 1.0,
+        });
+    }
+    on_every_device(&cases, |device, case| case.biased(n_of(case.shape), 5).check(device, 2.0));
+}
+
 #[test]
 fn real_shapes() {
     let case = |shape, heads| Case { shape, heads, spread: 1.0 };

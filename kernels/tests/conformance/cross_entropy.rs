@@ -82,6 +82,12 @@ fn infinite_logits() {
         let lse = device.log_sum_exp(&z, 5000);
         if lse[0].is_nan() && lse[1] == low && lse[2] == 1e30 { Ok(()) } else { Err(format!("{lse:?}")) }
     });
+    on_every_device(&[[inf, 0.0], [0.0, inf], [inf, inf]], |device, z| {
+        // within one thread of the GPU and between two
+        let apart: Vec<f32> = [&[z[0]][..], &[low; 99], &z[1..]].concat();
+        let lse = [device.log_sum_exp(z, 2), device.log_sum_exp(&apart, apart.len())].concat();
+        if lse.iter().all(|x| x.is_nan()) { Ok(()) } else { Err(format!("{lse:?}")) }
+    });
     assert_eq!(reference::log_sum_exp(&[low, low]), low);
     assert!(reference::log_sum_exp(&[inf, 0.0]).is_nan());
 }

@@ -18,6 +18,8 @@ mod norms;
 mod optim;
 mod rope;
 mod threads;
+#[cfg(feature = "cuda")]
+mod unaligned;
 
 use std::fmt::Debug;
 
