@@ -23,6 +23,12 @@ typedef unsigned long long u64;
 #define DEVICE __device__ __forceinline__
 #endif
 
+// ---- numbers of a weight as f32
+
+DEVICE float widened(float x) { return x; }
+// bfloat16: the upper half of an f32
+DEVICE float widened(u16 x) { return __uint_as_float(u32(x) << 16); }
+
 // ---- vectors
 
 template <int W>
@@ -78,11 +84,6 @@ DEVICE float warp_sum(float v) {
     return v;
 }
 
-DEVICE float warp_max(float v) {
-    for (int o = 16; o > 0; o >>= 1) v = fmaxf(v, __shfl_xor_sync(ALL_LANES, v, o));
-    return v;
-}
-
 // `between`: 32 numbers of shared memory. One dimension of threads, whole warps.
 DEVICE float block_sum(float v, float* between) {
     const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_warps = blockDim.x >> 5;
@@ -92,17 +93,6 @@ DEVICE float block_sum(float v, float* between) {
     __syncthreads();
     v = warp_sum(lane < n_warps ? between[lane] : 0.f);
     __syncthreads();  // `between` may be written again
-    return v;
-}
-
-DEVICE float block_max(float v, float* between) {
-    const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_warps = blockDim.x >> 5;
-    v = warp_max(v);
-    if (n_warps == 1) return v;
-    if (lane == 0) between[warp] = v;
-    __syncthreads();
-    v = warp_max(lane < n_warps ? between[lane] : -INFINITE);
-    __syncthreads();
     return v;
 }
 

@@ -1,10 +1,6 @@
 // Rows of a table, widened to f32, and the gradient of rows that were taken.
 #include "common.cuh"
 
-DEVICE float widened(float x) { return x; }
-// the upper half of an f32
-DEVICE float widened(u16 x) { return __uint_as_float(u32(x) << 16); }
-
 // out[i] = table[rows[i]], a block per row; rows from `table_rows` on are those of `soft`, a second table: the trained vectors
 // of a prompt beside the words of the model. A row of neither is NaNs, and no read outside.
 template <class T>

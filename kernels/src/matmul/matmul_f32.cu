@@ -4,10 +4,6 @@
 // so a row of C depends on nothing but its row of A and the weight.
 #include "common.cuh"
 
-DEVICE float widened(float x) { return x; }
-// the upper half of an f32
-DEVICE float widened(u16 x) { return __uint_as_float(u32(x) << 16); }
-
 DEVICE float with_epilogue(float sum, const float* bias, const float* residual, size_t row, u32 column, u32 n) {
     if (bias) sum += bias[column];
     if (residual) sum += residual[row * n + column];
