@@ -1,6 +1,8 @@
 //! A linear layer: a weight, which way round it is, and maybe a bias.
 
-use kernels::matmul::{self, Layout, Precision};
+use kernels::matmul::{Layout, Precision};
+use tensor::Tensor;
+use tensor::ops::product::Matrix;
 
 use crate::{Tape, Value, Weight};
 
@@ -46,10 +48,10 @@ impl Linear {
         }
     }
 
-    /// The weight as the kernels take it.
-    pub fn weight(&self) -> matmul::Weight<'_> {
-        matmul::Weight {
-            elements: self.weight.elements(),
+    /// The weight as operations take it.
+    pub fn matrix(&self) -> Matrix<'_> {
+        Matrix {
+            tensor: self.weight.tensor(),
             layout: self.layout,
             n_in: self.n_in(),
             n_out: self.n_out(),
@@ -58,23 +60,12 @@ impl Linear {
     }
 
     /// The bias, `[n_out]`.
-    pub fn bias(&self) -> Option<&[f32]> {
-        self.bias.as_ref().map(Weight::f32s)
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref().map(Weight::tensor)
     }
 
     /// Weight and bias as values of `tape`.
     pub(crate) fn values(&self, tape: &Tape) -> (Value, Option<Value>) {
         (self.weight.value(tape), self.bias.as_ref().map(|bias| bias.value(tape)))
-    }
-
-    /// `d_W` from the rows of input and output, added to `before` where there is a gradient already.
-    pub(crate) fn d_weight(&self, x: &[f32], d_y: &[f32], before: Option<&[f32]>, d_w: &mut [f32]) {
-        let shape = matmul::reference::Shape { layout: self.layout, n_in: self.n_in(), n_out: self.n_out() };
-        matmul::backward_weight(kernels::Isa::best(), (x, d_y), shape, before, d_w);
-    }
-
-    /// The dimensions of the weight as it is stored.
-    pub(crate) fn shape(&self) -> &[usize] {
-        self.weight.shape()
     }
 }

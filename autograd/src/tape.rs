@@ -12,8 +12,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kernels::{Isa, elementwise};
-use tensor::{Storage, Tensor};
+use tensor::Tensor;
+use tensor::ops::sum;
 
 /// A node: which tape, and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,10 +70,10 @@ impl Value {
     }
 
     /// The same rows of numbers that go with this value, one per row.
-    pub fn remembered_of(&self, per_row: Vec<f32>) -> Vec<f32> {
+    pub fn remembered_of(&self, per_row: &Tensor) -> Tensor {
         match &self.wanted {
-            Some(rows) => rows.iter().map(|&row| per_row[row as usize]).collect(),
-            None => per_row,
+            Some(rows) => per_row.take_rows(rows),
+            None => per_row.clone(),
         }
     }
 }
@@ -122,15 +122,20 @@ impl Gradients {
         });
     }
 
-    /// As [`Gradients::add`] for a kernel that can do the sum itself: `write(d, accumulate)` adds to `d`, or overwrites
-    /// it when nothing of this shape was there. Saves a pass over memory where a residual goes around an operation.
-    pub fn add_into(&mut self, node: Option<NodeId>, shape: &[usize], write: impl FnOnce(&mut [f32], bool)) {
+    /// As [`Gradients::add`] for an operation that can do the sum itself: `make(Some(before))` gives the sum with what was
+    /// there, in its memory. Saves a pass over memory where a residual goes around an operation.
+    pub fn add_into(
+        &mut self,
+        node: Option<NodeId>,
+        shape: &[usize],
+        make: impl FnOnce(Option<Tensor>) -> Tensor,
+    ) {
         let Some(place) = node else { return };
-        let there = self.slot(place).sum.as_mut().filter(|sum| sum.shape() == shape);
-        if let Some(d) = there.and_then(Tensor::get_mut) {
-            return write(d, true);
+        let there = &mut self.slot(place).sum;
+        match there.take_if(|sum| sum.shape() == shape && sum.is_alone()) {
+            Some(before) => *there = Some(make(Some(before))),
+            None => self.add(node, || make(None)),
         }
-        self.add(node, || Tensor::build(shape, |d| write(d, false)));
     }
 
     /// The gradient of a node so far, which it no longer has then.
@@ -149,20 +154,6 @@ impl Gradients {
         let node = value.node.expect("a constant has no gradient");
         self.slot(node).sum.take().unwrap_or_else(|| Tensor::build(value.tensor.shape(), |out| out.fill(0.0)))
     }
-}
-
-/// `a + b`, into the memory of whichever nobody else holds.
-fn sum(mut a: Tensor, mut b: Tensor) -> Tensor {
-    assert_eq!(a.len(), b.len(), "gradients of one value have one size");
-    if let Some(acc) = a.get_mut() {
-        elementwise::accumulate(Isa::best(), b.f32s(), acc);
-        return a;
-    }
-    if let Some(acc) = b.get_mut() {
-        elementwise::accumulate(Isa::best(), a.f32s(), acc);
-        return b;
-    }
-    Tensor::build(a.shape(), |out| elementwise::add(Isa::best(), a.f32s(), b.f32s(), out))
 }
 
 /// Operations in the order they were done.
@@ -225,7 +216,7 @@ impl Tape {
 
     /// A leaf with the numbers of a tensor, which is not copied. Panics for numbers of a file: those are frozen.
     pub fn parameter(&self, tensor: Tensor) -> Value {
-        assert!(matches!(tensor.storage(), Storage::Owned(_)), "a leaf owns its numbers");
+        assert!(!tensor.is_of_a_file(), "a leaf owns its numbers");
         self.leaf_of(Value::constant(tensor))
     }
 

@@ -15,6 +15,7 @@ use kernels::testing::Rng;
 use prompt_tuning_autograd::ops::{self, Intervals, Qkv, Relation, RelativeBias, Source};
 use prompt_tuning_autograd::{Gradients, Linear, NodeId, Op, Tape, Value};
 use tensor::Tensor;
+use tensor::ops::rope::Angles;
 
 use common::{act, check, dot, forest, frozen, normalised, plain_attention, plain_biased_attention, product};
 
@@ -193,7 +194,7 @@ fn a_segment_is_what_is_in_it() {
 #[test]
 fn a_segment_of_two_inputs() {
     let heads = Heads { n_heads: 1, n_kv_heads: 1, head_dim: 3, scale: 0.6 };
-    let mask = Arc::new(Intervals { begin: vec![0; 5], end: vec![4; 5] });
+    let mask = Arc::new(Intervals::new(vec![0; 5], vec![4; 5]));
     let f = move |t: &Tape, inputs: &[Value]| {
         let [x, e] = inputs else { panic!("two inputs") };
         ops::add(t, x, &ops::attention(t, Qkv::Split(x, e, e), heads, &mask))
@@ -224,7 +225,7 @@ fn a_segment_of_two_inputs() {
 #[test]
 fn rotary_positions() {
     let (positions, inv_freq) = ([0u32, 3, 7], [1.0f32, 0.1]);
-    let table = Arc::new(Table::new(&positions, &inv_freq, Pairs::Halves));
+    let table = Arc::new(Angles::from(Table::new(&positions, &inv_freq, Pairs::Halves)));
     check("rope", &[&[3, 8]], &|t, v| ops::rope(t, &v[0], &table), &|v| {
         let mut y = v[0].clone();
         for (t, row) in y.chunks_mut(8).enumerate() {

@@ -2,16 +2,17 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Instant;
 
 use kernels::testing::Rng;
 use model::generate::Options;
-use model::{Hooks, LanguageModel, Source, generate};
+use model::{Hooks, LanguageModel, Prompt, Source, generate};
 use prompt_tuning::SoftPrompt;
 use prompt_tuning::train::memory;
 use serde::{Deserialize, Serialize};
 
 use crate::ceilings::{Streams, Threads};
-use crate::clock::{Times, seconds};
+use crate::clock::Times;
 use crate::data;
 use crate::machine::Machine;
 use crate::report::percent;
@@ -54,7 +55,8 @@ pub struct GenerationRun {
     pub peak_rss_bytes: Option<u64>,
 }
 
-/// Generates as `plan` says, from random tokens. Reading the prompt is timed alone and subtracted.
+/// Generates as `plan` says, from random tokens. The clock is read at the first and at the last new tokens: reading prompt and
+/// text is not counted among the others.
 ///
 /// # Errors
 /// The model cannot be read, or does not take so many tokens.
@@ -71,24 +73,16 @@ pub fn run(folder: &Path, plan: Plan) -> Result<GenerationRun, String> {
         .collect();
     let prompt = data::normals(1, plan.prompt * config.d_model, 0.02);
     let prompt = SoftPrompt::new(plan.prompt, config.d_model, prompt).constant();
-    let time = |new: usize| -> Result<f64, String> {
-        let options = Options { max_new_tokens: new, ..Options::default() };
-        let mut made = Ok(Vec::new());
-        let seconds = seconds(|| made = generate(&model, &rows, Some(&prompt), &options, Hooks::default()));
-        let made = made.map_err(|e| e.to_string())?;
-        match made.iter().all(|row| row.tokens.len() == new) {
-            true => Ok(seconds),
-            false => Err("a row ended early: the context window is too short for so many tokens".into()),
-        }
-    };
+    let time = || Timed::new(&model, &rows, &prompt, plan.new);
     let weight_bytes = weight_bytes(&model);
     let streams = Streams::new(weight_bytes, Threads::All);
-    let [mut first, mut all, mut read] = [(); 3].map(|()| Times::default());
-    time(plan.new)?;
+    let [mut first, mut rest, mut read] = [(); 3].map(|()| Times::default());
+    time()?;
     for _ in 0..plan.repeats {
         read.push(streams.measure().read.recip());
-        first.push(time(1)?);
-        all.push(time(plan.new)?);
+        let timed = time()?;
+        first.push(timed.first);
+        rest.push(timed.rest);
     }
     let after = (plan.batch * (plan.new - 1)) as f64;
     Ok(GenerationRun {
@@ -97,11 +91,45 @@ pub fn run(folder: &Path, plan: Plan) -> Result<GenerationRun, String> {
         dtype: model.embedding().dtype().to_string().to_lowercase(),
         plan,
         first_token_s: first.best(),
-        tokens_per_s: [after / (all.best() - first.best()), after / (all.median() - first.median())],
+        tokens_per_s: [after / rest.best(), after / rest.median()],
         weight_bytes,
         read: [read.best().recip(), read.median().recip()],
         peak_rss_bytes: memory::peak_rss_bytes(),
     })
+}
+
+/// Seconds of one generation.
+struct Timed {
+    /// Until every row has its first new token.
+    first: f64,
+    /// From then until every row has its last.
+    rest: f64,
+}
+
+impl Timed {
+    fn new(
+        model: &LanguageModel,
+        rows: &[Vec<Source>],
+        prompt: &Prompt,
+        new: usize,
+    ) -> Result<Timed, String> {
+        let options = Options { max_new_tokens: new, ..Options::default() };
+        let (mut tokens, mut first, mut all) = (0, 0.0, 0.0);
+        let start = Instant::now();
+        let mut clock = |_row: usize, _token: u32| {
+            tokens += 1;
+            all = start.elapsed().as_secs_f64();
+            if tokens == rows.len() {
+                first = all;
+            }
+        };
+        let hooks = Hooks { on_token: Some(&mut clock), ..Hooks::default() };
+        let made = generate(model, rows, Some(prompt), &options, hooks).map_err(|e| e.to_string())?;
+        match made.iter().all(|row| row.tokens.len() == new) {
+            true => Ok(Timed { first, rest: all - first }),
+            false => Err("a row ended early: the context window is too short for so many tokens".into()),
+        }
+    }
 }
 
 /// All of the files, but for the embedding where the head is another matrix: a token needs one row of it.

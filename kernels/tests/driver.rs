@@ -22,7 +22,13 @@ fn memory_launches_and_errors() {
     let stand_in = unsafe { Library::new(&path) }.expect("a library");
     std::fs::remove_file(&path).expect("the library was written");
 
-    let driver = Driver::new().expect("the stand-in has a GPU");
+    // SAFETY: the signature is that of driver.cpp
+    let kept = *unsafe { stand_in.get::<unsafe extern "C" fn() -> u64>("shim_kept") }.expect("a function");
+    // SAFETY: it only reads a number
+    let kept = || unsafe { kept() };
+
+    let driver = Driver::get().expect("the stand-in has a GPU");
+    assert!(std::ptr::eq(driver, Driver::get().expect("the same")));
     assert_eq!(driver.gpu().name, "a CPU in place of a GPU");
 
     // a computation, there and back
@@ -33,7 +39,7 @@ fn memory_launches_and_errors() {
     sum.copy_to(&mut y).unwrap();
     assert!(y.iter().all(|y| y.is_nan()), "nobody has written it");
     let milliseconds =
-        driver.timed(|| elementwise::cuda::add(&*driver, a.slice(), b.slice(), sum.slice_mut())).unwrap();
+        driver.timed(|| elementwise::cuda::add(driver, a.slice(), b.slice(), sum.slice_mut())).unwrap();
     assert!(milliseconds > 0.0);
     sum.copy_to(&mut y).unwrap();
     assert!(y.iter().zip(&x).all(|(y, x)| *y == x + 0.5));
@@ -42,36 +48,54 @@ fn memory_launches_and_errors() {
     let (before, all) = driver.memory().unwrap();
     let large = driver.allocate::<f32>(50_000_000).unwrap();
     assert_eq!(driver.memory().unwrap(), (before - 200_000_000, all));
+    assert_eq!(kept(), 0);
+    assert!(std::ptr::eq(large.driver(), driver));
     drop(large);
     assert_eq!(driver.memory().unwrap(), (before, all));
-    let why = driver.allocate::<f32>(500_000_000).unwrap_err().to_string();
-    assert!(
-        why.contains("2000.0 MB") && why.contains("1073.7 MB are free") && why.contains("--batch"),
-        "{why}"
-    );
+    assert!(kept() >= 200_000_000, "what is freed is kept for the next");
+    drop(driver.allocate::<f32>(250_000_000).unwrap());
+    let why = driver.allocate::<f32>(500_000_000).unwrap_err();
+    assert!(why.is_out_of_memory());
+    assert_eq!(why.to_string(), "2000.0 MB of GPU memory: 1073.7 MB of 1073.7 MB are free");
     assert!(driver.upload::<u32>(&[]).unwrap().is_empty());
 
     // kernels that do not exist are no reason to stop
     let launch = |file, name| {
         // SAFETY: there are no such kernels
-        unsafe { Launch::new(file, name, 1, 64).on(&*driver) }.unwrap_err().to_string()
+        unsafe { Launch::new(file, name, 1, 64).on(driver) }.unwrap_err().to_string()
     };
     assert!(launch("no_file", "add_x1").contains("no image"));
     let why = launch("elementwise", "subtract");
     assert!(why.contains("subtract: CUDA_ERROR_NOT_FOUND (500)"), "{why}");
+    // nor are sizes that no kernel takes
+    let add = || Launch::new("elementwise", "add_x1", 1, 64).arg(a.slice());
+    let too_large = [
+        (add().size(1 << 32), "4294967296 as a size: at most 4294967295"),
+        (add().rows(65_536), "65536 rows of blocks: at most 65535"),
+        (Launch::new("elementwise", "add_x1", 1 << 31, 64), "2147483648 blocks in a row: at most 2147483647"),
+    ];
+    for (launch, words) in too_large {
+        // SAFETY: it does not start
+        let why = unsafe { launch.on(driver) }.unwrap_err();
+        assert!(why.to_string().contains(words) && !why.is_out_of_memory(), "{why}");
+    }
     sum.copy_to(&mut y).unwrap();
 
     // after a kernel that fails, everything returns the first error
     let faulty = Launch::new("elementwise", "fault_two_barriers", 1, 64);
     // SAFETY: the two slices that it takes
-    unsafe { faulty.arg(a.slice()).arg(sum.slice_mut()).on(&*driver) }.expect("it is launched");
+    unsafe { faulty.arg(a.slice()).arg(sum.slice_mut()).on(driver) }.expect("it is launched");
     let why = driver.wait().unwrap_err();
     assert!(why.to_string().contains("CUDA_ERROR_LAUNCH_FAILED (719)"), "{why}");
     assert_eq!(sum.copy_to(&mut y).unwrap_err(), why);
     assert_eq!(driver.allocate::<f32>(1).unwrap_err(), why);
     let nothing: Slice<f32> = b.slice();
-    assert_eq!(elementwise::cuda::add(&*driver, nothing, a.slice(), sum.slice_mut()).unwrap_err(), why);
-    drop((a, b, sum, driver));
+    assert_eq!(elementwise::cuda::add(driver, nothing, a.slice(), sum.slice_mut()).unwrap_err(), why);
+    let launch = Launch::new("no_file", "add_x1", 1, 64);
+    // SAFETY: there is no such kernel
+    assert_eq!(unsafe { launch.on(driver) }.unwrap_err(), why);
+    assert_eq!(driver.memory().unwrap_err(), why);
+    drop((a, b, sum));
     // whoever has the driver open keeps it
     std::mem::forget(stand_in);
 }

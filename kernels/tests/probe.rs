@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 
 use libloading::Library;
 use prompt_tuning_kernels::cuda::{
-    Gpu, NoGpu, probe,
+    self, Gpu, NoGpu, probe,
     probe::{Wanted, ask, wanted},
 };
 
@@ -27,6 +27,11 @@ const GOOD: Driver = Driver { init: 0, version: 13_010, devices: 2, capability: 
 impl Driver {
     /// A library of C functions that answer so.
     fn library(self) -> Library {
+        self.linked(&[])
+    }
+
+    /// [`Driver::library`], linked with these options.
+    fn linked(self, options: &[&str]) -> Library {
         let Driver { init, version, devices, capability: (major, minor), lacks, about } = self;
         let functions = [
             ("cuInit", format!("unsigned flags) {{ return {init};")),
@@ -50,7 +55,12 @@ impl Driver {
         let folder = tempfile::tempdir().expect("a folder");
         let (source, library) = (folder.path().join("driver.c"), folder.path().join("driver.so"));
         fs::write(&source, code).expect("it is written");
-        let compiler = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).output();
+        let compiler = Command::new("cc")
+            .args(["-shared", "-fPIC"])
+            .args(options)
+            .arg("-o")
+            .args([&library, &source])
+            .output();
         let output = compiler.expect("cc, which links every Rust program");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         // SAFETY: it has no initialisers
@@ -91,6 +101,22 @@ fn every_refusal_is_a_value_and_says_why() {
     }
     let why = ask(&Driver { capability: (7, 5), ..GOOD }.library()).expect_err("too old a GPU");
     assert!(why.to_string().contains("compute capability 7.5, 8.0 is needed"), "{why}");
+}
+
+/// A driver that answers the probe, and lacks what the kernels need.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_function_that_only_the_kernels_need_is_missed() {
+    if wanted() != Ok(Wanted::Auto) {
+        return;
+    }
+    // a library of this name that is loaded is the one that is found when somebody asks for the driver
+    let _library = GOOD.linked(&["-Wl,-soname,libcuda.so.1"]);
+    assert!(probe().is_ok());
+    for _ in 0..2 {
+        let why = cuda::Driver::get().expect_err("no driver").to_string();
+        assert_eq!(why, "no GPU: the libcuda that was found has no cuDevicePrimaryCtxRetain");
+    }
 }
 
 /// `PROMPT_TUNING_GPU=require` on a machine with a GPU: what finds none must not pass.

@@ -12,6 +12,7 @@ use autograd::{Tape, Value};
 use kernels::Isa;
 use kernels::attention::{self as kernel, Heads, Inputs, Rows};
 use tensor::Tensor;
+use tensor::ops::attention::Bias;
 
 use crate::Config;
 
@@ -236,7 +237,7 @@ impl Kept {
             k: Rows { data: &self.k, stride: kv_width },
             v: Rows { data: &self.v, stride: kv_width },
             mask: relation.mask.mask(),
-            bias: relation.bias(),
+            bias: relation.bias().map(Bias::on_cpu),
             n_queries: q.rows(),
         };
         let mut lse = vec![0.0; heads.n_heads * q.rows()];

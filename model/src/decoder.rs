@@ -88,8 +88,8 @@ impl<'a> Decoder<'a> {
         let Some(mut cached) = self.cached.take() else { return self.all_again(lines) };
         let ranks = 0..lines.len() as u32;
         cached.seen = cached.seen.for_queries(parents);
-        cached.seen.begin.extend(ranks.clone());
-        cached.seen.end.extend(ranks.map(|rank| rank + 1));
+        cached.seen.begin.numbers_mut().extend(ranks.clone());
+        cached.seen.end.numbers_mut().extend(ranks.map(|rank| rank + 1));
         cached.encoded = cached.encoded.map(|(states, seen)| (states, seen.for_queries(parents)));
         let encoded = cached.encoded.as_ref().map(|(states, seen)| (states, Arc::new(seen.clone())));
         let sources: Arc<[Source]> = lines.iter().map(|line| line.tokens[line.tokens.len() - 1]).collect();

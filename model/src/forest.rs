@@ -54,7 +54,7 @@ impl Forest {
         Forest {
             sources: nodes().map(|n| n.source).collect(),
             positions: nodes().map(|n| n.depth).collect(),
-            mask: Arc::new(Intervals { begin: (0..order.len() as u32).collect(), end: ends }),
+            mask: Arc::new(Intervals::new((0..order.len() as u32).collect::<Vec<u32>>(), ends)),
             paths,
         }
     }
@@ -62,7 +62,7 @@ impl Forest {
     /// Rows in which every token sees every other: identical rows are merged. A row without tokens takes no place.
     pub fn segments<'a>(rows: impl IntoIterator<Item = &'a [Source]>) -> Forest {
         let (mut sources, mut positions) = (Vec::new(), Vec::new());
-        let mut mask = Intervals { begin: Vec::new(), end: Vec::new() };
+        let mut mask = Intervals::new(Vec::new(), Vec::new());
         let mut starts: HashMap<&[Source], u32> = HashMap::new();
         let mut paths = Vec::new();
         for row in rows {
@@ -71,8 +71,8 @@ impl Forest {
                 let start = sources.len() as u32;
                 sources.extend_from_slice(row);
                 positions.extend(0..n);
-                mask.begin.extend(row.iter().map(|_| start));
-                mask.end.extend(row.iter().map(|_| start + n));
+                mask.begin.numbers_mut().extend(row.iter().map(|_| start));
+                mask.end.numbers_mut().extend(row.iter().map(|_| start + n));
                 start
             });
             paths.push((start..start + n).collect());
@@ -196,7 +196,7 @@ mod tests {
         let forest = Forest::from_rows(rows.iter().map(Vec::as_slice));
         assert_eq!(*forest.sources, *text(&[1, 2, 3, 4, 5, 9]));
         assert_eq!(*forest.positions, [0, 1, 2, 3, 2, 0]);
-        assert_eq!(forest.mask.end, [5, 5, 4, 4, 5, 6]);
+        assert_eq!(*forest.mask.end, [5, 5, 4, 4, 5, 6]);
         assert_eq!(forest.ends().collect::<Vec<_>>(), [3, 4, 5]);
         assert_eq!(forest.path(1), [0, 1, 4]);
     }

@@ -9,7 +9,7 @@ use autograd::{Linear, Tape, Value, Weight};
 use kernels::matmul::{Layout, Precision};
 use kernels::rope::Pairs;
 use kernels::threads::on_pool;
-use tensor::{Checkpoint, Tensor};
+use tensor::{Checkpoint, Device, Tensor};
 
 use crate::bert::{self, Bert};
 use crate::classifier;
@@ -73,11 +73,21 @@ impl LanguageModel {
     /// # Errors
     /// A file is missing or malformed, a tensor is missing or misshaped, or the model is of a kind we cannot run.
     pub fn open(folder: &Path) -> Result<LanguageModel> {
+        LanguageModel::open_on(folder, Device::Cpu)
+    }
+
+    /// The same on a device. Where that is a GPU, every weight is sent there, once, and what is computed with them is computed
+    /// there.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::open`]; there is no such device, or its memory is too small.
+    pub fn open_on(folder: &Path, device: Device) -> Result<LanguageModel> {
         let (config, checkpoint) = match folder.is_file() {
             true => gguf::open(folder)?,
             false => (Config::open(folder)?, Checkpoint::open(folder)?),
         };
-        let model = LanguageModel::assemble(folder, config, Arc::new(checkpoint), Trained::new())?;
+        let checkpoint = Arc::new(checkpoint.on(device)?);
+        let model = LanguageModel::assemble(folder, config, checkpoint, Trained::new())?;
         let LanguageModel { config, checkpoint, .. } = &model;
         no_more_blocks(checkpoint, config, folder)?;
         if checkpoint.copied_bytes() > 0 {
@@ -348,8 +358,12 @@ impl LanguageModel {
         fingerprint(&self.config, &self.checkpoint)
     }
 
-    /// Why the model computes NaN, if its weights are the reason: names the tensor. Reads every weight.
+    /// Why the model computes NaN, if something failed on the GPU, or its weights are the reason: names the tensor. Reads
+    /// every weight.
     pub fn explain_non_finite(&self) -> Option<String> {
+        if let Err(failed) = tensor::device::check() {
+            return Some(format!("the GPU failed: {failed}"));
+        }
         let name = self.checkpoint.first_non_finite()?;
         Some(format!("the weight `{name}` holds a NaN or an infinity; download the model again"))
     }

@@ -17,6 +17,7 @@ use autograd::{Linear, Tape, Value};
 use kernels::activation::Activation;
 use kernels::attention::Heads;
 use kernels::rope::{Pairs, Table};
+use tensor::ops::rope::Angles;
 
 use crate::cache::{LayerCache, attention, run_block};
 use crate::language_model::Step;
@@ -53,8 +54,8 @@ struct Block {
 struct Pass {
     rows: Option<Arc<[u32]>>,
     mask: Arc<Intervals>,
-    query_angles: Arc<Table>,
-    key_angles: Arc<Table>,
+    query_angles: Arc<Angles>,
+    key_angles: Arc<Angles>,
 }
 
 /// Name of the token embedding.
@@ -86,7 +87,7 @@ impl Llama {
     pub(crate) fn forward(&self, tape: &Tape, embeds: &Value, mut step: Step) -> Value {
         let mut x = embeds.clone();
         let last = self.layers.len() - 1;
-        let angles = Arc::new(Table::new(step.positions, &self.frequencies, self.pairs));
+        let angles = self.angles(step.positions);
         for (i, block) in self.layers.iter().enumerate() {
             let pass = self.pass(&step, step.outputs.filter(|_| i == last), &angles);
             let block = block.clone();
@@ -97,13 +98,16 @@ impl Llama {
         self.norm.forward(tape, &x)
     }
 
+    fn angles(&self, positions: &[u32]) -> Arc<Angles> {
+        Arc::new(Table::new(positions, &self.frequencies, self.pairs).into())
+    }
+
     /// What a block needs that computes the queries `rows` of a step, or all.
-    fn pass(&self, step: &Step, rows: Option<&Arc<[u32]>>, angles: &Arc<Table>) -> Pass {
+    fn pass(&self, step: &Step, rows: Option<&Arc<[u32]>>, angles: &Arc<Angles>) -> Pass {
         let (mask, query_angles) = match rows {
             Some(rows) => {
                 let positions: Vec<u32> = rows.iter().map(|&r| step.positions[r as usize]).collect();
-                let query_angles = Arc::new(Table::new(&positions, &self.frequencies, self.pairs));
-                (Arc::new(step.mask.for_queries(rows)), query_angles)
+                (Arc::new(step.mask.for_queries(rows)), self.angles(&positions))
             }
             None => (step.mask.clone(), angles.clone()),
         };

@@ -63,16 +63,16 @@ impl PackedBatch {
 
 /// The trees of one encoder input are neighbours, so who sees it is one interval.
 pub(crate) fn cross(encoder: &Forest, forest: &Forest, n_rows: usize) -> Intervals {
-    let mut cross = Intervals { begin: vec![u32::MAX; encoder.len()], end: vec![0; encoder.len()] };
+    let (mut begin, mut end) = (vec![u32::MAX; encoder.len()], vec![0; encoder.len()]);
     for row in 0..n_rows {
         let root = forest.path(row)[0];
         for &token in encoder.path(row) {
-            let (begin, end) = (&mut cross.begin[token as usize], &mut cross.end[token as usize]);
+            let (begin, end) = (&mut begin[token as usize], &mut end[token as usize]);
             *begin = root.min(*begin);
             *end = forest.mask.end[root as usize].max(*end);
         }
     }
-    cross
+    Intervals::new(begin, end)
 }
 
 /// `outputs`, `targets` and `row_targets` of a batch.
@@ -157,9 +157,9 @@ mod tests {
             [row(&[5, 6], &[0, 1, 2]), row(&[5], &[0, 1]), row(&[5, 6], &[0, 1, 3]), row(&[5], &[0, 3, 4])];
         let batch = PackedBatch::from_rows(Family::Seq2Seq, &rows);
         assert_eq!(*batch.encoder.sources, *text(&[5, 6, 5]));
-        assert_eq!(*batch.encoder.mask, Intervals { begin: vec![0, 0, 2], end: vec![2, 2, 3] });
+        assert_eq!(*batch.encoder.mask, Intervals::new(vec![0, 0, 2], vec![2, 2, 3]));
         assert_eq!(*batch.forest.sources, *text(&[0, 1, 0, 3]));
-        assert_eq!(*batch.cross, Intervals { begin: vec![0, 0, 2], end: vec![2, 2, 4] });
+        assert_eq!(*batch.cross, Intervals::new(vec![0, 0, 2], vec![2, 2, 4]));
         assert_eq!(*batch.forest.positions, [0, 1, 0, 1]);
         assert_eq!((batch.len(), rows[0].len()), (7, 5));
     }

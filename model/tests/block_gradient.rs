@@ -124,7 +124,7 @@ fn bert(m: &Synthetic, embeds: &[f64], _: &[f64]) -> Vec<f64> {
         x.into_iter().map(|x| activation::forward(Activation::GeluErf, x)).collect()
     };
     let heads = Heads { n_heads: 2, n_kv_heads: 2, head_dim: d / 2, scale: ((d / 2) as f32).sqrt().recip() };
-    let everybody = Intervals { begin: vec![0; n], end: vec![n as u32; n] };
+    let everybody = Intervals::new(vec![0; n], vec![n as u32; n]);
     let token_type = m.wide("bert.embeddings.token_type_embeddings.weight")[..d].repeat(n);
     let positions = &m.wide("bert.embeddings.position_embeddings.weight")[..embeds.len()];
     let mut x = norm(&add(&add(embeds, positions), &token_type), "bert.embeddings");
@@ -158,7 +158,7 @@ fn t5_stack(m: &Synthetic, stack: &str, embeds: &[f64], states: Option<&[f64]>) 
     let project = |x: &[f64], name: &str, sizes| linear(m, x, name, Layout::OutIn, sizes, false);
     let t = (embeds.len() / d) as u32;
     let positions: Vec<u32> = (0..t).collect();
-    let everybody = |keys: usize| Intervals { begin: vec![0; keys], end: vec![t; keys] };
+    let everybody = |keys: usize| Intervals::new(vec![0; keys], vec![t; keys]);
     let among = if decoder { Intervals::causal(t as usize) } else { everybody(t as usize) };
     let weights = m.wide(&format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"));
     let buckets = Buckets { n: 8, max_distance: 6, bidirectional: !decoder };

@@ -12,7 +12,7 @@ fn matrices_are_the_mapped_bytes() {
         let files: Vec<_> = checkpoint.files().iter().map(|file| file.bytes().as_ptr_range()).collect();
         let in_file = |bytes: &[u8]| files.iter().any(|file| file.contains(&bytes.as_ptr()));
         assert!(matches!(f.model.embedding().storage(), Storage::Mapped(_)), "{}", f.name);
-        let head = match f.model.head().weight().elements {
+        let head = match f.model.head().matrix().tensor.elements() {
             kernels::Elements::F32(x) => in_file(bytemuck::cast_slice(x)),
             kernels::Elements::F16(x) => in_file(bytemuck::cast_slice(x)),
             kernels::Elements::Bf16(x) => in_file(bytemuck::cast_slice(x)),

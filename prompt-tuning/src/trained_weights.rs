@@ -121,7 +121,7 @@ impl TrainedWeights {
     pub fn of(model: &LanguageModel, selection: &Selection) -> Result<TrainedWeights> {
         let copy = |name: &String| {
             let mut tensor = model.weight(name)?;
-            tensor.make_mut();
+            tensor.make_own();
             Ok(Parameter { name: name.clone(), tensor })
         };
         let parameters = selection.names(model)?.into_iter().map(copy).collect::<Result<_>>()?;

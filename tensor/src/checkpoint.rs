@@ -7,15 +7,15 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use crate::gguf::{self, Metadata};
 use crate::mapped::MappedFile;
-use crate::{DType, Error, Frozen, Mapped, Result, Storage, Tensor};
+use crate::{DType, Device, Error, Frozen, Mapped, Result, Storage, Tensor};
 
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
@@ -37,6 +37,9 @@ pub struct Checkpoint {
     metadata: Option<Metadata>,
     /// What the file calls the tensor of a name.
     translate: fn(&str) -> Option<String>,
+    device: Device,
+    /// Tensors that are on another device than the CPU, by their names in the file: one that two layers share is there once.
+    sent: Mutex<HashMap<String, Frozen>>,
 }
 
 impl Checkpoint {
@@ -87,7 +90,17 @@ impl Checkpoint {
 
     fn new(path: &Path, files: Vec<Arc<MappedFile>>, entries: BTreeMap<String, Entry>) -> Checkpoint {
         let (copied, metadata) = (AtomicUsize::new(0), None);
-        Checkpoint { path: path.to_path_buf(), files, entries, copied, metadata, translate: |_| None }
+        let (translate, device, sent) = (|_: &str| None, Device::Cpu, Mutex::default());
+        Checkpoint { path: path.to_path_buf(), files, entries, copied, metadata, translate, device, sent }
+    }
+
+    /// The same, whose tensors are sent to `device` as they are asked for, once each.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub fn on(self, device: Device) -> Result<Checkpoint> {
+        device.start()?;
+        Ok(Checkpoint { device, ..self })
     }
 
     /// The same, where the tensor `name` is asked for by the file's name `translate(name)`, if it has one.
@@ -175,7 +188,22 @@ impl Checkpoint {
     /// It is missing, or has a dtype we do not compute with.
     pub fn tensor_of_any_shape(&self, name: &str) -> Result<Frozen> {
         let name = self.in_file(name);
-        let Some(entry) = self.entries.get(&*name) else {
+        if self.device == Device::Cpu {
+            return self.in_the_map(&name);
+        }
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = sent.get(&*name) {
+            return Ok(there.clone());
+        }
+        let there = self.in_the_map(&name)?.on(self.device)?;
+        crate::device::check()?;
+        sent.insert(name.into_owned(), there.clone());
+        Ok(there)
+    }
+
+    /// The tensor that the file calls `name`, where it lies.
+    fn in_the_map(&self, name: &str) -> Result<Frozen> {
+        let Some(entry) = self.entries.get(name) else {
             let hint = format!("it has {} tensors", self.entries.len());
             return Err(Error::Missing { name: name.into(), path: self.path.clone(), hint });
         };
@@ -186,7 +214,7 @@ impl Checkpoint {
     /// The first tensor that holds a NaN or an infinity. Reads every weight: for explaining a failed run.
     pub fn first_non_finite(&self) -> Option<&str> {
         let bad = |name: &&str| {
-            let Ok(tensor) = self.tensor_of_any_shape(name) else { return false };
+            let Ok(tensor) = self.in_the_map(name) else { return false };
             match tensor.elements() {
                 kernels::Elements::F32(x) => x.iter().any(|x| !x.is_finite()),
                 kernels::Elements::F16(x) => x.iter().any(|x| !x.is_finite()),

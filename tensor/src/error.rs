@@ -76,4 +76,18 @@ pub enum Error {
         /// The dtype in the file.
         dtype: String,
     },
+    /// A device cannot be used, or something failed on it.
+    #[error("{why}")]
+    Device {
+        /// What failed.
+        why: String,
+    },
+}
+
+#[cfg(feature = "cuda")]
+impl Error {
+    pub(crate) fn of_gpu(failed: &kernels::cuda::Failed) -> Error {
+        let advice = if failed.is_out_of_memory() { "; smaller batches need less memory" } else { "" };
+        Error::Device { why: format!("{failed}{advice}") }
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kernels::{Blocks, Elements, Isa, elementwise};
 
-use crate::{Buffer, DType, Mapped};
+use crate::{Buffer, DType, Device, Mapped, Result};
 
 /// Who owns the numbers.
 #[derive(Clone, Debug)]
@@ -16,6 +16,9 @@ pub enum Storage {
     /// A copy of a tensor that lies unaligned in its file (real files have such), as aligned words. Counted by
     /// [`crate::Checkpoint::copied_bytes`].
     Copied(Arc<[u64]>),
+    /// In the memory of a GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<crate::gpu::OnGpu>),
 }
 
 /// Numbers with a shape, row-major. The first dimension counts rows; a row may be anything.
@@ -45,6 +48,91 @@ impl Tensor {
         let tensor = Tensor { shape, dtype, storage };
         assert!(tensor.bytes().len() == dtype.bytes(tensor.len()), "storage does not fit the shape");
         tensor
+    }
+
+    /// A tensor whose numbers are on the GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of_gpu(shape: &[usize], dtype: DType, there: crate::gpu::OnGpu) -> Tensor {
+        Tensor { shape: shape.to_vec(), dtype, storage: Storage::Cuda(Arc::new(there)) }
+    }
+
+    /// An f32 tensor whose numbers must all be written before they are read.
+    pub fn room(shape: &[usize]) -> Tensor {
+        Tensor::build(shape, |_| ())
+    }
+
+    /// Zeros of this shape where `self` is.
+    pub fn zeros_beside(&self, shape: &[usize]) -> Tensor {
+        Tensor::build(shape, |out| out.fill(0.0)).beside(self)
+    }
+
+    /// [`Tensor::room`] of this shape where `self` is.
+    pub fn room_beside(&self, shape: &[usize]) -> Tensor {
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = crate::gpu::Gpu::of(&[self]) {
+            return gpu.one(shape, |_| Ok(()));
+        }
+        Tensor::room(shape)
+    }
+
+    /// The same numbers on a device; itself where they are there already.
+    ///
+    /// # Errors
+    /// There is no such device. That its memory is full shows in [`crate::device::check`].
+    pub fn on(&self, device: Device) -> Result<Tensor> {
+        device.start()?;
+        match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda => Ok(crate::gpu::Gpu::get()?.tensor(self)),
+            _ => Ok(Tensor { storage: self.host().clone(), ..self.clone() }),
+        }
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        match self.storage {
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => Device::Cuda,
+            _ => Device::Cpu,
+        }
+    }
+
+    /// The numbers in the CPU's memory: read back the first time, where they are on a GPU.
+    fn host(&self) -> &Storage {
+        match &self.storage {
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(there) => there.host(self.len()),
+            here => here,
+        }
+    }
+
+    /// The numbers on the GPU, to be written, where nobody else holds them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn alone_on_gpu(&mut self) -> Option<kernels::cuda::SliceMut<'_, f32>> {
+        match &mut self.storage {
+            Storage::Cuda(there) => Arc::get_mut(there)?.write(),
+            _ => None,
+        }
+    }
+
+    /// Whether the numbers are those of a file, which nobody writes.
+    pub fn is_of_a_file(&self) -> bool {
+        match &self.storage {
+            Storage::Owned(_) => false,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(there) => there.is_of_a_file(),
+            Storage::Mapped(_) | Storage::Copied(_) => true,
+        }
+    }
+
+    /// Whether nobody else holds the numbers, and they may be written.
+    pub fn is_alone(&mut self) -> bool {
+        match &mut self.storage {
+            Storage::Owned(buffer) => Arc::get_mut(buffer).is_some(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(there) => Arc::get_mut(there).is_some_and(|there| there.is_writable()),
+            Storage::Mapped(_) | Storage::Copied(_) => false,
+        }
     }
 
     /// The dimensions.
@@ -95,18 +183,23 @@ impl Tensor {
     /// The numbers of an f32 tensor. Panics for another dtype.
     pub fn f32s(&self) -> &[f32] {
         assert_eq!(self.dtype, DType::F32, "an f32 tensor is needed");
-        match &self.storage {
+        match self.host() {
             Storage::Owned(buffer) => buffer.as_slice(),
             _ => bytemuck::cast_slice(self.bytes()),
         }
     }
 
-    /// The numbers of an owned tensor that nobody else holds, to be written; `None` for a shared or a file's tensor.
+    /// The numbers of an owned tensor that nobody else holds, to be written; `None` for a shared one, a file's or a GPU's.
     pub fn get_mut(&mut self) -> Option<&mut [f32]> {
         match &mut self.storage {
             Storage::Owned(buffer) => Arc::get_mut(buffer).map(Buffer::as_mut_slice),
-            Storage::Mapped(_) | Storage::Copied(_) => None,
+            _ => None,
         }
+    }
+
+    /// The numbers of a tensor that was just made here. Panics where others hold it.
+    pub(crate) fn fresh(&mut self) -> &mut [f32] {
+        self.get_mut().expect("nobody else has it")
     }
 
     /// The numbers of an f32 tensor, to be written; a copy of them where others hold this tensor too.
@@ -117,12 +210,41 @@ impl Tensor {
         self.get_mut().expect("nobody else has it")
     }
 
-    /// The same numbers as f32: itself, or a widened copy.
-    pub fn widened(&self) -> Tensor {
-        match self.dtype {
-            DType::F32 => self.clone(),
-            _ => Tensor::build(&self.shape, |out| elementwise::widen(Isa::best(), self.elements(), out)),
+    /// Makes the numbers of an f32 tensor its own, where they are: a copy if others hold them too.
+    pub fn make_own(&mut self) {
+        #[cfg(feature = "cuda")]
+        if self.device() == Device::Cuda {
+            if !self.is_alone() {
+                *self = crate::ops::pointwise::scale(1.0, self);
+            }
+            return;
         }
+        self.make_mut();
+    }
+
+    /// Overwrites the numbers of an f32 tensor, where they are. Panics when there are not as many.
+    pub fn set(&mut self, numbers: &[f32]) {
+        assert_eq!(numbers.len(), self.len(), "as many numbers");
+        let new = Tensor::build(&self.shape, |out| out.copy_from_slice(numbers));
+        *self = new.beside(self);
+    }
+
+    /// The same numbers where `other` is, if that is a GPU.
+    fn beside(&self, other: &Tensor) -> Tensor {
+        match &other.storage {
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(there) => there.gpu().tensor(self),
+            _ => self.clone(),
+        }
+    }
+
+    /// The same numbers as f32, where they are: itself, or a widened copy.
+    pub fn widened(&self) -> Tensor {
+        if self.dtype == DType::F32 {
+            return self.clone();
+        }
+        let wide = Tensor::build(&self.shape, |out| elementwise::widen(Isa::best(), self.elements(), out));
+        wide.beside(self)
     }
 
     /// The same numbers in another shape of the same size.
@@ -133,20 +255,18 @@ impl Tensor {
 
     /// Some rows of an f32 tensor, `[rows.len(), width]`; a row may be named more than once.
     pub fn take_rows(&self, rows: &[u32]) -> Tensor {
-        let width = self.width();
-        Tensor::build(&[rows.len(), width], |out| {
-            for (out, &row) in out.chunks_exact_mut(width.max(1)).zip(rows) {
-                out.copy_from_slice(&self.f32s()[row as usize * width..][..width]);
-            }
-        })
+        assert_eq!(self.dtype, DType::F32, "an f32 tensor is needed");
+        crate::ops::rows::gather(self, None, rows)
     }
 
     /// The bytes of the tensor.
     pub fn bytes(&self) -> &[u8] {
-        match &self.storage {
+        match self.host() {
             Storage::Owned(buffer) => bytemuck::cast_slice(buffer.as_slice()),
             Storage::Mapped(mapped) => mapped.bytes(),
             Storage::Copied(words) => &bytemuck::cast_slice(words)[..self.dtype.bytes(self.len())],
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => unreachable!("the CPU's copy is in its memory"),
         }
     }
 }
@@ -164,6 +284,14 @@ impl Frozen {
     /// The tensor, to be read.
     pub fn tensor(&self) -> &Tensor {
         &self.0
+    }
+
+    /// [`Tensor::on`]
+    ///
+    /// # Errors
+    /// As there.
+    pub fn on(&self, device: Device) -> Result<Frozen> {
+        self.0.on(device).map(Frozen)
     }
 
     /// The dimensions.

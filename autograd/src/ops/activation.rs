@@ -6,15 +6,15 @@
 //! ```
 //! Both remember their inputs. Sources: Hendrycks & Gimpel 2016 (GELU), Shazeer 2020 (gated).
 
-use kernels::Isa;
-use kernels::activation::{self as kernel, Activation, Gated};
+use kernels::activation::Activation;
 use tensor::Tensor;
+use tensor::ops::pointwise;
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
 /// `y = act(x)`, any shape.
 pub fn activation(tape: &Tape, x: &Value, act: Activation) -> Value {
-    let y = Tensor::build(x.tensor().shape(), |y| kernel::forward(Isa::best(), act, x.tensor().f32s(), y));
+    let y = pointwise::activation(act, x.tensor());
     tape.record(y, &[x], || PlainOp { input: x.node(), act, x: x.tensor().clone() })
 }
 
@@ -26,18 +26,13 @@ struct PlainOp {
 
 impl Op for PlainOp {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        grads.add(self.input, || {
-            Tensor::build(self.x.shape(), |d_x| {
-                kernel::backward(Isa::best(), self.act, self.x.f32s(), d_y.f32s(), d_x);
-            })
-        });
+        grads.add(self.input, || pointwise::activation_backward(self.act, &self.x, &d_y));
     }
 }
 
 /// `y = act(gate) * up`, any shape.
 pub fn gated(tape: &Tape, gate: &Value, up: &Value, act: Activation) -> Value {
-    let inputs = Gated { act, gate: gate.tensor().f32s(), up: up.tensor().f32s() };
-    let y = Tensor::build(gate.tensor().shape(), |y| kernel::gated_forward(Isa::best(), inputs, y));
+    let y = pointwise::gated(act, gate.tensor(), up.tensor());
     tape.record(y, &[gate, up], || GatedOp {
         inputs: [gate.node(), up.node()],
         act,
@@ -55,17 +50,7 @@ struct GatedOp {
 
 impl Op for GatedOp {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        let inputs = Gated { act: self.act, gate: self.gate.f32s(), up: self.up.f32s() };
-        let mut d_up = None;
-        let d_gate = Tensor::build(self.gate.shape(), |d_gate| {
-            d_up = Some(Tensor::build(self.up.shape(), |d_up| {
-                kernel::gated_backward(Isa::best(), inputs, d_y.f32s(), d_gate, d_up);
-            }));
-        });
-        let [gate, up] = self.inputs;
-        grads.add(gate, || d_gate);
-        if let Some(d_up) = d_up {
-            grads.add(up, || d_up);
-        }
+        let d = pointwise::gated_backward(self.act, [&self.gate, &self.up], &d_y);
+        self.inputs.into_iter().zip(d).for_each(|(node, d)| grads.add(node, || d));
     }
 }

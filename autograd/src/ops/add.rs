@@ -6,16 +6,13 @@
 //! ```
 //! Remembers nothing.
 
-use kernels::{Isa, elementwise};
-use tensor::Tensor;
+use tensor::{Tensor, ops::pointwise};
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
 /// `a + b`, of one shape.
 pub fn add(tape: &Tape, a: &Value, b: &Value) -> Value {
-    let y = Tensor::build(a.tensor().shape(), |y| {
-        elementwise::add(Isa::best(), a.tensor().f32s(), b.tensor().f32s(), y);
-    });
+    let y = pointwise::add(a.tensor(), b.tensor());
     tape.record(y, &[a, b], || Add([a.node(), b.node()]))
 }
 

@@ -10,47 +10,14 @@
 
 use std::sync::Arc;
 
-use kernels::Isa;
-use kernels::attention::{self as kernel, Bias, Heads, Inputs, Mask, Rows, RowsMut, Upstream};
+use kernels::attention::Heads;
+pub use tensor::Intervals;
 use tensor::Tensor;
+use tensor::ops::attention::{self as op, Bias, Columns, Inputs, Upstream};
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
-/// Key `j` is seen by exactly the queries in `[begin[j], end[j])`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Intervals {
-    /// First query that sees the key.
-    pub begin: Vec<u32>,
-    /// One past the last query that sees the key.
-    pub end: Vec<u32>,
-}
-
-impl Intervals {
-    /// Everybody before sees everybody after: one plain causal sequence.
-    pub fn causal(len: usize) -> Intervals {
-        Intervals { begin: (0..len as u32).collect(), end: vec![len as u32; len] }
-    }
-
-    /// The same mask when only the queries `rows` (ascending) remain.
-    pub fn for_queries(&self, rows: &[u32]) -> Intervals {
-        let at = |x: &u32| rows.partition_point(|r| r < x) as u32;
-        Intervals { begin: self.begin.iter().map(at).collect(), end: self.end.iter().map(at).collect() }
-    }
-
-    /// The same mask with `n` keys before the others, seen by all of `n_queries`.
-    pub fn behind(&self, n: usize, n_queries: usize) -> Intervals {
-        let begin = std::iter::repeat_n(0, n).chain(self.begin.iter().copied());
-        let end = std::iter::repeat_n(n_queries as u32, n).chain(self.end.iter().copied());
-        Intervals { begin: begin.collect(), end: end.collect() }
-    }
-
-    /// As the kernels take it.
-    pub fn mask(&self) -> Mask<'_> {
-        Mask { begin: &self.begin, end: &self.end }
-    }
-}
-
-/// A bias by how far a query is behind a key (T5): see [`Bias`].
+/// A bias by how far a query is behind a key (T5): see [`kernels::attention::Bias`].
 #[derive(Clone, Debug)]
 pub struct RelativeBias {
     /// Position of each query.
@@ -77,10 +44,10 @@ impl From<&Arc<Intervals>> for Relation {
 }
 
 impl Relation {
-    /// The bias as the kernels take it.
+    /// The bias as operations take it.
     pub fn bias(&self) -> Option<Bias<'_>> {
         let RelativeBias { query_positions, key_positions, table } = self.bias.as_ref()?;
-        Some(Bias { query_positions, key_positions, table: table.tensor().f32s() })
+        Some(Bias { query_positions, key_positions, table: table.tensor() })
     }
 }
 
@@ -107,11 +74,7 @@ pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, relation: impl Into<Relati
         }
     };
     let table = relation.bias.as_ref().map(|bias| tape.adopt(&bias.table));
-    let n = tensors.n_queries();
-    let mut lse = empty(heads.n_heads, n);
-    let y = Tensor::build(&[n, heads.n_heads * heads.head_dim], |y| {
-        kernel::forward(Isa::best(), tensors.inputs(heads, &relation), y, whole(&mut lse));
-    });
+    let (y, lse) = op::forward(tensors.inputs(heads, &relation));
     let all: Vec<&Value> = inputs.iter().copied().chain(&table).collect();
     tape.record(y.clone(), &all, || Attention {
         nodes: inputs.iter().map(|v| v.node()).collect(),
@@ -124,22 +87,10 @@ pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, relation: impl Into<Relati
     })
 }
 
-/// Room for a kernel that writes all of it.
-fn empty(rows: usize, width: usize) -> Tensor {
-    Tensor::build(&[rows, width], |_| ())
-}
-
-fn whole(tensor: &mut Tensor) -> &mut [f32] {
-    tensor.get_mut().expect("nobody else has it yet")
-}
-
+/// The queries of some rows. Three rows as wide as they are make one of `qkv`.
 fn take_queries(qkv: &Tensor, heads: Heads, rows: &[u32]) -> Tensor {
-    let (stride, width) = (qkv.width(), heads.n_heads * heads.head_dim);
-    Tensor::build(&[rows.len(), width], |q| {
-        for (out, &row) in q.chunks_exact_mut(width).zip(rows) {
-            out.copy_from_slice(&qkv.f32s()[row as usize * stride..][..width]);
-        }
-    })
+    let narrow = qkv.reshaped(&[3 * qkv.rows(), heads.n_heads * heads.head_dim]);
+    narrow.take_rows(&rows.iter().map(|row| 3 * row).collect::<Vec<u32>>())
 }
 
 enum Tensors {
@@ -149,27 +100,15 @@ enum Tensors {
 }
 
 impl Tensors {
-    fn n_queries(&self) -> usize {
-        match self {
-            Tensors::Split([q, ..]) | Tensors::Fused(q) | Tensors::FusedRows { q, .. } => q.rows(),
-        }
-    }
-
     fn inputs<'a>(&'a self, heads: Heads, relation: &'a Relation) -> Inputs<'a> {
-        let whole = |t: &'a Tensor| Rows { data: t.f32s(), stride: t.width() };
         let width = heads.n_heads * heads.head_dim;
-        // an empty batch has no numbers to skip
-        let column = |t: &'a Tensor, i: usize| Rows {
-            data: t.f32s().get(i * width..).unwrap_or(&[]),
-            stride: t.width(),
-        };
+        let column = |tensor: &'a Tensor, i: usize| Columns { tensor, from: i * width };
         let [q, k, v] = match self {
-            Tensors::Split(three) => three.each_ref().map(whole),
+            Tensors::Split(three) => three.each_ref().map(Columns::all),
             Tensors::Fused(qkv) => [0, 1, 2].map(|i| column(qkv, i)),
-            Tensors::FusedRows { qkv, q, .. } => [whole(q), column(qkv, 1), column(qkv, 2)],
+            Tensors::FusedRows { qkv, q, .. } => [Columns::all(q), column(qkv, 1), column(qkv, 2)],
         };
-        let (mask, bias) = (relation.mask.mask(), relation.bias());
-        Inputs { heads, q, k, v, mask, bias, n_queries: self.n_queries() }
+        Inputs { heads, q, k, v, mask: &relation.mask, bias: relation.bias() }
     }
 }
 
@@ -181,51 +120,22 @@ struct Attention {
     heads: Heads,
     relation: Relation,
     y: Tensor,
-    /// `[H, queries]`
     lse: Tensor,
 }
 
 impl Op for Attention {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        grads.add(self.table, || self.d_table(&d_y));
-        let n_keys = self.relation.mask.begin.len();
-        let widths = [self.heads.n_heads, self.heads.n_kv_heads, self.heads.n_kv_heads];
-        let widths = widths.map(|n| n * self.heads.head_dim);
-        if let Tensors::Split(_) = self.tensors {
-            let rows = [self.tensors.n_queries(), n_keys, n_keys];
-            let mut d = [0, 1, 2].map(|i| empty(rows[i], widths[i]));
-            let into = d.each_mut().map(|d| {
-                let width = d.width();
-                RowsMut::of(whole(d), width)
-            });
-            self.backward_into(&d_y, into);
-            for (node, d) in self.nodes.iter().zip(d) {
-                grads.add(*node, || d);
-            }
-            return;
-        }
-        let mut d_qkv = empty(n_keys, widths.iter().sum());
-        let [mut d_q, d_k, d_v] = RowsMut::side_by_side(whole(&mut d_qkv), widths);
-        if let Tensors::FusedRows { rows, .. } = &self.tensors {
-            d_q = d_q.keep(rows);
-        }
-        self.backward_into(&d_y, [d_q, d_k, d_v]);
-        grads.add(self.nodes[0], || d_qkv);
-    }
-}
-
-impl Attention {
-    fn d_table(&self, d_y: &Tensor) -> Tensor {
-        let bias = self.relation.bias.as_ref().expect("the bias that is trained");
-        let upstream = Upstream { out: self.y.f32s(), lse: self.lse.f32s(), d_out: d_y.f32s() };
-        Tensor::build(bias.table.tensor().shape(), |d| {
-            kernel::backward_bias(self.tensors.inputs(self.heads, &self.relation), upstream, d);
-        })
-    }
-
-    fn backward_into(&self, d_y: &Tensor, [d_q, d_k, d_v]: [RowsMut; 3]) {
-        let upstream = Upstream { out: self.y.f32s(), lse: self.lse.f32s(), d_out: d_y.f32s() };
         let inputs = self.tensors.inputs(self.heads, &self.relation);
-        kernel::backward(Isa::best(), inputs, upstream, kernel::Gradients { d_q, d_k, d_v });
+        let upstream = Upstream { out: &self.y, lse: &self.lse, d_out: &d_y };
+        grads.add(self.table, || op::backward_bias(inputs, upstream));
+        let rows = match &self.tensors {
+            Tensors::Split(_) => {
+                let d = op::backward(inputs, upstream);
+                return self.nodes.iter().zip(d).for_each(|(node, d)| grads.add(*node, || d));
+            }
+            Tensors::Fused(_) => None,
+            Tensors::FusedRows { rows, .. } => Some(&**rows),
+        };
+        grads.add(self.nodes[0], || op::backward_fused(inputs, upstream, rows));
     }
 }

@@ -9,10 +9,12 @@
 //! made right here, a block of rows at a time, and no more than one block of `[rows, V]` logits ever exists.
 //! Remembers these gradients for a factor of one.
 
-use kernels::cross_entropy::{self as kernel, Target};
-use kernels::matmul::{self, Epilogue};
-use kernels::{Isa, elementwise};
-use tensor::{Buffer, Tensor};
+use std::ops::Range;
+
+use kernels::cross_entropy::Target;
+use tensor::Tensor;
+use tensor::ops::score::{backward_hidden, part, score};
+use tensor::ops::{pointwise, product, sum};
 
 use crate::{Gradients, Linear, NodeId, Op, Tape, Value};
 
@@ -41,14 +43,16 @@ pub fn cross_entropy(tape: &Tape, hidden: &Value, head: &Linear, targets: &[Targ
     let nodes = inputs.map(|value| value.and_then(Value::node));
     let mut d = Grads::of(nodes.map(|node| node.is_some()), h, head);
     let mut log_probs = Vec::with_capacity(targets.len());
-    let block = block_rows(head.n_out());
-    let blocks = h.f32s().chunks(block * head.n_in()).enumerate();
-    for (i, rows) in blocks {
-        let first = (i * block) as u32;
-        let until = first + (rows.len() / head.n_in()) as u32;
-        let (a, b) = (at_row(targets, first), at_row(targets, until));
-        let local: Vec<_> = targets[a..b].iter().map(|t| Target { row: t.row - first, ..*t }).collect();
-        score_block((rows, i * block * head.n_in()), head, &local, &mut d, &mut log_probs);
+    for first in (0..h.rows()).step_by(block_rows(head.n_out())) {
+        let rows = first..h.rows().min(first + block_rows(head.n_out()));
+        let (a, b) = (at_row(targets, rows.start), at_row(targets, rows.end));
+        let local: Vec<_> =
+            targets[a..b].iter().map(|t| Target { row: t.row - first as u32, ..*t }).collect();
+        let scores = score((h, rows.clone()), (head.matrix(), head.bias()), &local, d.any());
+        log_probs.extend(scores.log_probs);
+        if let Some(d_logits) = scores.d_logits {
+            d.add(&d_logits, (h, rows), head);
+        }
     }
     assert_eq!(log_probs.len(), targets.len(), "targets are sorted by row and lie within the hidden rows");
     let loss: f64 = targets.iter().zip(&log_probs).map(|(t, &lp)| -f64::from(t.weight) * f64::from(lp)).sum();
@@ -67,12 +71,11 @@ struct Grads {
 
 impl Grads {
     fn of([hidden, weight, bias]: [bool; 3], h: &Tensor, head: &Linear) -> Grads {
-        let zeros = |shape: &[usize]| Tensor::build(shape, |d| d.fill(0.0));
         Grads {
-            hidden: hidden.then(|| Tensor::build(h.shape(), |_| ())),
+            hidden: hidden.then(|| h.room_beside(h.shape())),
             // the first block makes it
-            weight: weight.then(|| Tensor::build(&[0], |_| ())),
-            bias: bias.then(|| zeros(&[head.n_out()])),
+            weight: weight.then(|| Tensor::room(&[0])),
+            bias: bias.then(|| Tensor::build(&[head.n_out()], |d| d.fill(0.0))),
         }
     }
 
@@ -80,49 +83,23 @@ impl Grads {
         self.hidden.is_some() || self.weight.is_some() || self.bias.is_some()
     }
 
-    /// Adds what the gradient of a block's logits says; its rows begin at `at` in the hidden states.
-    fn add(&mut self, d_logits: &[f32], (rows, at): (&[f32], usize), head: &Linear) {
-        if let Some(d) = self.hidden.as_mut().and_then(Tensor::get_mut) {
-            matmul::backward_input(Isa::best(), d_logits, head.weight(), &mut d[at..at + rows.len()]);
+    /// Adds what the gradient of the logits of some rows of the hidden states says.
+    fn add(&mut self, d_logits: &Tensor, (h, rows): (&Tensor, Range<usize>), head: &Linear) {
+        if let Some(d) = &mut self.hidden {
+            backward_hidden(d_logits, head.matrix(), d, rows.start);
         }
         if let Some(d_weight) = &mut self.weight {
-            let before = (!d_weight.is_empty()).then(|| d_weight.f32s());
-            *d_weight = Tensor::build(head.shape(), |d| head.d_weight(rows, d_logits, before, d));
+            let before = (!d_weight.is_empty()).then_some(&*d_weight);
+            *d_weight = product::backward_weight([&part(h, rows), d_logits], head.matrix(), before);
         }
-        if let Some(d_bias) = self.bias.as_mut().and_then(Tensor::get_mut) {
-            let mut sums = vec![0.0; d_bias.len()];
-            elementwise::sum_of_rows(Isa::best(), d_logits, &mut sums);
-            elementwise::accumulate(Isa::best(), &sums, d_bias);
+        if let Some(d_bias) = self.bias.take() {
+            self.bias = Some(sum(d_bias, pointwise::sum_of_rows(d_logits)));
         }
     }
 }
 
-fn at_row(targets: &[Target], row: u32) -> usize {
-    targets.partition_point(|t| t.row < row)
-}
-
-fn score_block(
-    (rows, at): (&[f32], usize),
-    head: &Linear,
-    targets: &[Target],
-    d: &mut Grads,
-    log_probs: &mut Vec<f32>,
-) {
-    let (isa, n, vocab) = (Isa::best(), rows.len() / head.n_in(), head.n_out());
-    let mut logits = Buffer::uninit(n * vocab);
-    let epilogue = Epilogue { bias: head.bias(), residual: None };
-    matmul::forward(isa, rows, head.weight(), epilogue, logits.as_mut_slice());
-    let logits = logits.as_slice();
-    let mut lse = vec![0.0; n];
-    kernel::log_sum_exp(isa, logits, vocab, &mut lse);
-    log_probs.extend(
-        targets.iter().map(|t| logits[t.row as usize * vocab + t.token as usize] - lse[t.row as usize]),
-    );
-    if d.any() {
-        let mut d_logits = Buffer::uninit(n * vocab);
-        kernel::backward(isa, logits, vocab, &lse, targets, d_logits.as_mut_slice());
-        d.add(d_logits.as_slice(), (rows, at), head);
-    }
+fn at_row(targets: &[Target], row: usize) -> usize {
+    targets.partition_point(|t| (t.row as usize) < row)
 }
 
 struct CrossEntropy {
@@ -136,12 +113,7 @@ impl Op for CrossEntropy {
         let factor = d_loss.f32s()[0];
         for (node, d) in self.nodes.into_iter().zip(self.d) {
             let Some(d) = d else { continue };
-            grads.add(node, || match factor == 1.0 {
-                true => d,
-                false => {
-                    Tensor::build(d.shape(), |out| elementwise::scale(Isa::best(), factor, d.f32s(), out))
-                }
-            });
+            grads.add(node, || if factor == 1.0 { d } else { pointwise::scale(factor, &d) });
         }
     }
 }

@@ -9,8 +9,8 @@
 
 use std::sync::Arc;
 
-use kernels::embedding;
 use tensor::Tensor;
+use tensor::ops::rows::{self, gather, scatter};
 
 use crate::{Gradients, NodeId, Op, Tape, Value, Weight};
 
@@ -25,18 +25,16 @@ pub enum Source {
 
 /// `[T, C]`, one row per source. `table` is `[V, C]`; `prompt` is `[P, C]` and must be given when a source is `Soft`.
 pub fn embed(tape: &Tape, sources: &Arc<[Source]>, table: &Weight, prompt: Option<&Value>) -> Value {
-    let width = table.shape()[1];
-    let y = Tensor::build(&[sources.len(), width], |y| {
-        for (out, source) in y.chunks_exact_mut(width).zip(sources.iter()) {
-            match *source {
-                Source::Text(id) => embedding::row(table.elements(), id as usize, out),
-                Source::Soft(k) => {
-                    let prompt = prompt.expect("a batch with soft tokens comes with a prompt").tensor();
-                    out.copy_from_slice(&prompt.f32s()[k as usize * width..][..width]);
-                }
-            }
+    let n_texts = table.shape()[0] as u32;
+    let row = |source: &Source| match *source {
+        Source::Text(id) => {
+            assert!(id < n_texts, "token {id} of a vocabulary of {n_texts}");
+            id
         }
-    });
+        Source::Soft(k) => n_texts + k,
+    };
+    let rows: Vec<u32> = sources.iter().map(row).collect();
+    let y = gather(table.tensor(), prompt.map(Value::tensor), &rows);
     let table = table.value(tape);
     let is_wanted = |source: &Source| match source {
         Source::Text(_) => table.node().is_some(),
@@ -67,22 +65,25 @@ struct Embed {
 
 impl Op for Embed {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        let texts = self.learning.iter().map(|source| match *source {
-            Source::Text(id) => Some(id),
-            Source::Soft(_) => None,
-        });
-        let soft = self.learning.iter().map(|source| match *source {
-            Source::Soft(k) => Some(k),
-            Source::Text(_) => None,
-        });
+        let texts = |source: &Source| match *source {
+            Source::Text(id) => id,
+            Source::Soft(_) => NOWHERE,
+        };
+        let soft = |source: &Source| match *source {
+            Source::Soft(k) => k,
+            Source::Text(_) => NOWHERE,
+        };
         if let Some((node, shape)) = &self.table {
-            add_to_rows(grads, *node, shape, &d_y, texts);
+            add_to_rows(grads, *node, shape, &d_y, self.learning.iter().map(texts));
         }
         if let Some((node, shape)) = &self.prompt {
-            add_to_rows(grads, *node, shape, &d_y, soft);
+            add_to_rows(grads, *node, shape, &d_y, self.learning.iter().map(soft));
         }
     }
 }
+
+/// A row that no table has.
+const NOWHERE: u32 = u32::MAX;
 
 /// Adds each row of `d_y` to the row of the node's gradient that `rows` names.
 fn add_to_rows(
@@ -90,32 +91,16 @@ fn add_to_rows(
     node: NodeId,
     shape: &[usize],
     d_y: &Tensor,
-    rows: impl Iterator<Item = Option<u32>>,
+    rows: impl Iterator<Item = u32>,
 ) {
-    let width = d_y.width();
-    grads.add_into(Some(node), shape, |d, accumulate| {
-        if !accumulate {
-            d.fill(0.0);
-        }
-        for (d_y, row) in d_y.f32s().chunks_exact(width).zip(rows) {
-            let Some(row) = row else { continue };
-            let sum = &mut d[row as usize * width..][..width];
-            sum.iter_mut().zip(d_y).for_each(|(sum, d)| *sum += d);
-        }
-    });
+    let rows: Vec<u32> = rows.collect();
+    grads.add_into(Some(node), shape, |before| scatter(d_y, &rows, shape, before));
 }
 
 /// `y[t] = x[t] + table[rows[t]]` (learned positions). The gradient of `x` is that of `y`; that of the table collects it
 /// by row.
 pub fn add_rows(tape: &Tape, x: &Value, table: &Weight, rows: &[u32]) -> Value {
-    let width = table.shape()[1];
-    let y = Tensor::build(x.tensor().shape(), |y| {
-        let tokens = y.chunks_exact_mut(width).zip(x.tensor().f32s().chunks_exact(width)).zip(rows);
-        for ((out, x), &row) in tokens {
-            embedding::row(table.elements(), row as usize, out);
-            out.iter_mut().zip(x).for_each(|(o, x)| *o += x);
-        }
-    });
+    let y = rows::add_rows(x.tensor(), table.tensor(), rows);
     let table = table.value(tape);
     let Some(node) = table.node() else { return x.shifted(y) };
     tape.record(y, &[x, &table], || AddRows {
@@ -134,7 +119,7 @@ struct AddRows {
 impl Op for AddRows {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
         let (node, shape) = &self.table;
-        add_to_rows(grads, *node, shape, &d_y, self.rows.iter().map(|&row| Some(row)));
+        add_to_rows(grads, *node, shape, &d_y, self.rows.iter().copied());
         grads.add(self.input, || d_y);
     }
 }

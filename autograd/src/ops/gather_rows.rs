@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use tensor::Tensor;
+use tensor::{Tensor, ops::rows};
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
@@ -26,15 +26,7 @@ struct GatherRows {
 
 impl Op for GatherRows {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        let width = d_y.width();
-        grads.add(self.input, || {
-            Tensor::build(&[self.from, width], |d_x| {
-                d_x.fill(0.0);
-                for (d, &row) in d_y.f32s().chunks_exact(width.max(1)).zip(self.rows.iter()) {
-                    let acc = &mut d_x[row as usize * width..][..width];
-                    acc.iter_mut().zip(d).for_each(|(a, d)| *a += d);
-                }
-            })
-        });
+        let shape = [self.from, d_y.width()];
+        grads.add_into(self.input, &shape, |before| rows::scatter(&d_y, &self.rows, &shape, before));
     }
 }

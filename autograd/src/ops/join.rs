@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use tensor::Tensor;
+use tensor::ops::rows::gather;
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
@@ -17,11 +18,8 @@ use crate::{Gradients, NodeId, Op, Tape, Value};
 pub fn stack(tape: &Tape, above: &Value, below: &Value) -> Value {
     let parts = [above, below];
     let [rows, more] = parts.map(|v| v.tensor().rows());
-    let y = Tensor::build(&[rows + more, above.tensor().width()], |y| {
-        let (first, second) = y.split_at_mut(above.tensor().len());
-        first.copy_from_slice(above.tensor().f32s());
-        second.copy_from_slice(below.tensor().f32s());
-    });
+    let all: Vec<u32> = (0..(rows + more) as u32).collect();
+    let y = gather(above.tensor(), Some(below.tensor()), &all);
     tape.record(y, &parts, || Stack { nodes: parts.map(Value::node), rows })
 }
 
@@ -33,10 +31,9 @@ struct Stack {
 
 impl Op for Stack {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        let width = d_y.width();
-        let (first, second) = d_y.f32s().split_at(self.rows * width);
-        for (node, d) in self.nodes.into_iter().zip([first, second]) {
-            grads.add(node, || Tensor::build(&[d.len() / width.max(1), width], |out| out.copy_from_slice(d)));
+        let (rows, all) = (self.rows as u32, d_y.rows() as u32);
+        for (node, part) in self.nodes.into_iter().zip([0..rows, rows..all]) {
+            grads.add(node, || d_y.take_rows(&part.collect::<Vec<u32>>()));
         }
     }
 }

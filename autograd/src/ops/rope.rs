@@ -8,27 +8,24 @@
 
 use std::sync::Arc;
 
-use kernels::Isa;
-use kernels::rope::{self as kernel, Table};
 use tensor::Tensor;
+use tensor::ops::rope::{self as op, Angles};
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
-/// `[T, heads * D] -> [T, heads * D]`, row `t` rotated by the angles of row `t` of the table.
-pub fn rope(tape: &Tape, x: &Value, table: &Arc<Table>) -> Value {
-    let y = Tensor::build(x.tensor().shape(), |y| kernel::forward(Isa::best(), table, x.tensor().f32s(), y));
-    tape.record(y, &[x], || Rope { input: x.node(), table: table.clone() })
+/// `[T, heads * D] -> [T, heads * D]`, row `t` rotated by the angles of token `t`.
+pub fn rope(tape: &Tape, x: &Value, angles: &Arc<Angles>) -> Value {
+    let y = op::rope(x.tensor(), angles);
+    tape.record(y, &[x], || Rope { input: x.node(), angles: angles.clone() })
 }
 
 struct Rope {
     input: Option<NodeId>,
-    table: Arc<Table>,
+    angles: Arc<Angles>,
 }
 
 impl Op for Rope {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        grads.add(self.input, || {
-            Tensor::build(d_y.shape(), |d_x| kernel::backward(Isa::best(), &self.table, d_y.f32s(), d_x))
-        });
+        grads.add(self.input, || op::backward(&d_y, &self.angles));
     }
 }

@@ -5,19 +5,14 @@
 //! backward   d_x = c d_y
 //! ```
 
-use kernels::{Isa, elementwise};
-use tensor::Tensor;
+use tensor::{Tensor, ops::pointwise};
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
 /// `factor * x`, any shape.
 pub fn scale(tape: &Tape, x: &Value, factor: f32) -> Value {
-    let y = scaled(x.tensor(), factor);
+    let y = pointwise::scale(factor, x.tensor());
     tape.record(y, &[x], || Scale { input: x.node(), factor })
-}
-
-fn scaled(x: &Tensor, factor: f32) -> Tensor {
-    Tensor::build(x.shape(), |y| elementwise::scale(Isa::best(), factor, x.f32s(), y))
 }
 
 struct Scale {
@@ -27,6 +22,6 @@ struct Scale {
 
 impl Op for Scale {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        grads.add(self.input, || scaled(&d_y, self.factor));
+        grads.add(self.input, || pointwise::scale(self.factor, &d_y));
     }
 }

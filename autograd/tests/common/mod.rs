@@ -160,5 +160,5 @@ pub(crate) fn plain_biased_attention(
 
 /// A root of two tokens and two branches.
 pub(crate) fn forest() -> Arc<Intervals> {
-    Arc::new(Intervals { begin: vec![0, 1, 2, 3, 4], end: vec![5, 5, 4, 4, 5] })
+    Arc::new(Intervals::new(vec![0, 1, 2, 3, 4], vec![5, 5, 4, 4, 5]))
 }

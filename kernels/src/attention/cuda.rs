@@ -25,6 +25,23 @@ pub struct RowsMut<'a> {
     pub stride: usize,
 }
 
+impl<'a> RowsMut<'a> {
+    /// The rows of matrices that lie side by side in one, which has no other columns.
+    pub fn side_by_side<const N: usize>(matrix: SliceMut<'a, f32>, widths: [usize; N]) -> [RowsMut<'a>; N] {
+        let (stride, Arg(address)) = (widths.iter().sum(), Arg::from(matrix.read()));
+        let mut column = 0;
+        widths.map(|width| {
+            let from = column.min(matrix.len());
+            column += width;
+            // SAFETY: numbers of `matrix`; kernels write only the columns of each, which no other has
+            let data = unsafe {
+                SliceMut::from_raw(address + (from * size_of::<f32>()) as u64, matrix.len() - from)
+            };
+            RowsMut { data, stride }
+        })
+    }
+}
+
 /// [`super::Mask`], on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask<'a> {
@@ -198,8 +215,7 @@ impl Inputs<'_> {
             65..=128 => (kernels[1], 16),
             _ => (kernels[2], 8),
         };
-        let mut launch = Launch::new(FILE, kernel, rows.div_ceil(tile), (tile * SHARE) as u32);
-        launch.grid[1] = u32::try_from(heads).expect("few heads");
+        let launch = Launch::new(FILE, kernel, rows.div_ceil(tile), (tile * SHARE) as u32).rows(heads);
         let none = Arg::from(0u64);
         let reach = self.bias.map_or(0, |bias| bias.table.len() / n_heads / 2);
         let [query_positions, key_positions, table] = self.bias.map_or([none; 3], |bias| {

@@ -3,7 +3,7 @@
 //! The driver is one [`Launcher`]; the tests have another, which runs the kernels on the CPU. So the code that chooses grid,
 //! block and arguments is tested without a GPU.
 
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, ops::Range};
 
 /// A kernel, by the file that holds it and its name there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +49,15 @@ impl<T> Slice<'_, T> {
     }
 }
 
+impl<'a, T> Slice<'a, T> {
+    /// Some of them. Panics when there are not so many.
+    pub fn part(self, range: Range<usize>) -> Slice<'a, T> {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} numbers", self.len);
+        let address = self.address + (range.start * size_of::<T>()) as u64;
+        Slice { address, len: range.len(), lifetime: PhantomData }
+    }
+}
+
 impl<'a, T> SliceMut<'a, T> {
     /// # Safety
     /// `address` is that of `len` values of `T` where the device writes, aligned for `T`, and nobody else reads or writes them
@@ -65,6 +74,17 @@ impl<'a, T> SliceMut<'a, T> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The first `n`, and the others. Panics when there are not so many.
+    pub fn split_at(self, n: usize) -> [SliceMut<'a, T>; 2] {
+        assert!(n <= self.len, "{n} of {} numbers", self.len);
+        let second = self.address + (n * size_of::<T>()) as u64;
+        [(self.address, n), (second, self.len - n)].map(|(address, len)| SliceMut {
+            address,
+            len,
+            lifetime: PhantomData,
+        })
     }
 
     /// The same numbers, lent for one launch.
@@ -125,22 +145,30 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// In the kernel's order.
     pub args: Vec<Arg>,
+    /// Why it cannot be started, if something was too large for it.
+    too_large: Option<String>,
 }
 
 impl Launch {
-    /// `blocks` blocks of `threads` threads, in one dimension.
-    ///
-    /// Panics when there are more blocks than a grid can have (2³¹ - 1).
+    /// `blocks` blocks of `threads` threads, in one dimension. More blocks than a grid can have (2³¹ - 1) make
+    /// [`Launch::on`] fail.
     pub fn new(file: &'static str, name: &'static str, blocks: usize, threads: u32) -> Launch {
-        let blocks = u32::try_from(blocks).ok().filter(|&n| n <= i32::MAX as u32);
-        let blocks = blocks.unwrap_or_else(|| panic!("{name}: too many blocks for a grid"));
-        Launch {
+        let mut launch = Launch {
             kernel: Kernel { file, name },
-            grid: [blocks, 1, 1],
+            grid: [1; 3],
             block: [threads, 1],
             shared_bytes: 0,
             args: Vec::new(),
-        }
+            too_large: None,
+        };
+        launch.grid[0] = launch.fitting(blocks, i32::MAX as u32, "blocks in a row");
+        launch
+    }
+
+    /// With `n` rows of blocks. More than a grid can have (65 535) make [`Launch::on`] fail.
+    pub fn rows(mut self, n: usize) -> Launch {
+        self.grid[1] = self.fitting(n, 65_535, "rows of blocks");
+        self
     }
 
     /// One more argument.
@@ -149,22 +177,33 @@ impl Launch {
         self
     }
 
-    /// A size as the kernels take it.
-    ///
-    /// Panics where it does not fit 32 bits: then a kernel would compute wrong indices.
-    pub fn size(self, n: usize) -> Launch {
-        let n = u32::try_from(n).unwrap_or_else(|_| panic!("{}: {n} is too large", self.kernel.name));
+    /// A size as the kernels take it: 32 bits. A larger one, with which a kernel would compute wrong indices, makes
+    /// [`Launch::on`] fail.
+    pub fn size(mut self, n: usize) -> Launch {
+        let n = self.fitting(n, u32::MAX, "as a size");
         self.arg(n)
+    }
+
+    /// `n`, if it is not above `most`; else what is too large is noted.
+    fn fitting(&mut self, n: usize, most: u32, what: &str) -> u32 {
+        let fits = u32::try_from(n).ok().filter(|&n| n <= most);
+        if fits.is_none() {
+            self.too_large.get_or_insert_with(|| format!("{n} {what}: at most {most} are possible"));
+        }
+        fits.unwrap_or(0)
     }
 
     /// Hands it to `launcher`.
     ///
     /// # Errors
-    /// The launcher could not start it.
+    /// The launcher could not start it, or something is too large for it.
     ///
     /// # Safety
     /// The arguments are those of the kernel, in its order, and the slices have the lengths that it assumes.
     pub unsafe fn on(self, launcher: &dyn Launcher) -> Result<(), Failed> {
+        if let Some(why) = &self.too_large {
+            return Err(Failed::new(self.kernel.name, why));
+        }
         // SAFETY: the caller vouches for it
         unsafe { launcher.launch(&self) }
     }
@@ -178,7 +217,7 @@ pub trait Launcher {
     /// There is no such kernel, the device refuses it, or an earlier launch has failed.
     ///
     /// # Safety
-    /// As of [`Launch::on`].
+    /// As of [`Launch::on`], which is how it is called: it has seen whether the sizes fit.
     unsafe fn launch(&self, launch: &Launch) -> Result<(), Failed>;
 }
 
@@ -189,6 +228,24 @@ pub struct Failed {
     pub what: String,
     /// What the driver said.
     pub why: String,
+    out_of_memory: bool,
+}
+
+impl Failed {
+    /// `what` failed because of `why`.
+    pub fn new(what: impl fmt::Display, why: impl fmt::Display) -> Failed {
+        Failed { what: what.to_string(), why: why.to_string(), out_of_memory: false }
+    }
+
+    /// The same, for want of memory.
+    pub(super) fn for_memory(self) -> Failed {
+        Failed { out_of_memory: true, ..self }
+    }
+
+    /// Whether the device has too little memory: less at one time may do.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.out_of_memory
+    }
 }
 
 impl fmt::Display for Failed {

@@ -5,7 +5,9 @@
 //! | `<operation>/<operation>.cu` | the kernels, beside the CPU's; compiled ahead of time, never by `cargo build` |
 //! | `<operation>/cuda.rs` | checks the sizes, chooses grid and block, and launches |
 //! | [`launch`] | what a launch is made of; [`Launcher`] is who carries it out |
-//! | [`driver`] | memory, copies and launches on a GPU |
+//! | [`driver`] | launches on a GPU |
+//! | [`buffer`] | its memory, and copies |
+//! | `api` | the functions of NVIDIA's driver |
 //! | `images` | the compiled kernels |
 //! | [`mod@probe`] | whether there is a GPU that can be used: an answer, never a panic |
 //! | `common.cuh` | what all kernels share: vector loads, sums over a warp and a block |
@@ -20,13 +22,16 @@
 //! * Launches are queued on one stream, in order. What a [`SliceMut`] was lent for is written when the stream has come so far;
 //!   reading back waits for it.
 
+mod api;
+pub mod buffer;
 pub mod driver;
 mod images;
 pub mod launch;
 pub mod probe;
 pub(crate) mod rows;
 
-pub use driver::{Buffer, Driver};
+pub use buffer::{Buffer, Number};
+pub use driver::Driver;
 pub use launch::{Arg, Failed, Kernel, Launch, Launcher, Slice, SliceMut};
 pub use probe::{Gpu, NoGpu, probe};
 pub use rows::Slabs;

@@ -1,13 +1,14 @@
 //! Is there a GPU that can be used? An answer, never a panic.
 //!
-//! A driver may be missing, old, a stub that only linkers want, or newer than anything known here; and it may answer with codes
-//! that nobody has heard of. So the first questions are asked through `dlopen` and with plain integers. Only a driver that has
-//! answered all of them is handed to `cudarc`, whose calls panic without a driver and whose error codes are a Rust enum.
+//! A driver may be missing, old, a stub that only linkers want, or newer than anything known here; and it may answer
+//! with codes that nobody has heard of. So the questions are asked with plain integers, and function by function: an
+//! old driver, which lacks newer functions, is called old. Only of a driver that has answered all of them are the
+//! functions loaded with which the kernels run.
 //!
-//! `PROMPT_TUNING_GPU` says what is wanted: `off` (there is none, do not look), `auto` (the default), or `require`, with which
-//! tests that find none fail, so that on a machine with a GPU a skipped test cannot pass for a passed one.
+//! `PROMPT_TUNING_GPU` says what is wanted: `off` (there is none, do not look), `auto` (the default), or `require`,
+//! with which tests that find none fail, so that on a machine with a GPU a skipped test cannot pass for a passed one.
 
-use std::{ffi::CStr, fmt};
+use std::{ffi::CStr, fmt, sync::OnceLock};
 
 use libloading::Library;
 
@@ -128,16 +129,21 @@ pub fn wanted() -> Result<Wanted, NoGpu> {
 /// # Errors
 /// Why there is none.
 pub fn probe() -> Result<Gpu, NoGpu> {
+    open().map(|(gpu, _)| gpu)
+}
+
+/// The first GPU, and the library that knows it.
+pub(super) fn open() -> Result<(Gpu, &'static Library), NoGpu> {
+    // a driver that has started threads must not be unloaded: what is in a static stays
+    static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
     if wanted()? == Wanted::Off {
         return Err(NoGpu::SwitchedOff);
     }
     // SAFETY: the library is NVIDIA's driver, whose initialisers are meant to run at any time
-    let open = |name| unsafe { Library::new(name) };
-    let library = open("libcuda.so.1").or_else(|_| open("libcuda.so")).map_err(|_| NoGpu::NoDriver)?;
-    let gpu = ask(&library);
-    // a driver that has started threads must not be unloaded
-    std::mem::forget(library);
-    gpu
+    let named = |name| unsafe { Library::new(name) };
+    let library = LIBRARY.get_or_init(|| named("libcuda.so.1").or_else(|_| named("libcuda.so")).ok());
+    let library = library.as_ref().ok_or(NoGpu::NoDriver)?;
+    Ok((ask(library)?, library))
 }
 
 /// Calls a function of the driver; ends the caller with an error where there is none, or it returns one.

@@ -53,8 +53,7 @@ impl Slabs {
 
 /// A launch of blocks of 32 columns and 8 lines, one per slab and 32 columns of `width`.
 pub(crate) fn columns_of_slabs(file: &'static str, name: &'static str, slabs: Slabs, width: usize) -> Launch {
-    let mut launch = Launch::new(file, name, width.div_ceil(32), 32);
-    launch.grid[1] = slabs.n as u32;
+    let mut launch = Launch::new(file, name, width.div_ceil(32), 32).rows(slabs.n);
     launch.block[1] = 8;
     launch
 }

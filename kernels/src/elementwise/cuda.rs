@@ -1,7 +1,7 @@
 //! Sums and scalings on the GPU: [`super`]'s functions, with slices of its memory.
 
 use crate::{
-    cuda::{Failed, Launcher, Slabs, Slice, SliceMut, rows},
+    cuda::{Failed, Launch, Launcher, Slabs, Slice, SliceMut, rows},
     slices::n_rows,
 };
 
@@ -79,4 +79,24 @@ pub fn sum_of_rows(
         unsafe { launch.size(t).size(slabs.rows).size(c).on(gpu)? };
     }
     rows::sum_slabs(gpu, slabs, partial.read(), out)
+}
+
+/// How many parts [`sums_of_squares`] gives of `n` numbers: it depends on nothing else, so neither does the order of the sum.
+pub fn squares(n: usize) -> usize {
+    n.div_ceil(4096).min(1024)
+}
+
+/// The sum of squares of [`squares`]`(n)` parts of `x`, which together are [`super::sum_of_squares`].
+///
+/// # Errors
+/// The launch failed. Panics when there is no room for so many parts.
+pub fn sums_of_squares(gpu: &dyn Launcher, x: Slice<f32>, sums: SliceMut<f32>) -> Result<(), Failed> {
+    let (n, parts) = (x.len(), squares(x.len()));
+    assert_eq!(sums.len(), parts, "a sum per part");
+    if n == 0 {
+        return Ok(());
+    }
+    let launch = Launch::new(FILE, "sums_of_squares", parts, 256).arg(x).arg(sums).size(n);
+    // SAFETY: the kernel's parameters, with the sizes checked above
+    unsafe { launch.on(gpu) }
 }

@@ -38,3 +38,20 @@ extern "C" __global__ void sum_of_rows(const float* x, float* partial, u32 rows,
     }
 }
 EXPORT(sum_of_rows)
+
+// The sum of squares in a part for each block, which together are summed on the CPU. Blocks and threads take turns, so the number
+// of blocks decides the order of the sum; in double, so that the parts are as good as one rounding.
+extern "C" __global__ void sums_of_squares(const float* x, float* sums, u32 n) {
+    __shared__ double between[256];
+    const u32 t = threadIdx.x;
+    double sum = 0.0;
+    for (size_t i = size_t(blockIdx.x) * 256 + t; i < n; i += size_t(gridDim.x) * 256) sum += double(x[i]) * double(x[i]);
+    between[t] = sum;
+    __syncthreads();
+    for (u32 half = 128; half > 0; half /= 2) {
+        if (t < half) between[t] += between[t + half];
+        __syncthreads();
+    }
+    if (t == 0) sums[blockIdx.x] = float(between[0]);
+}
+EXPORT(sums_of_squares)

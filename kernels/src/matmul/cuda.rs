@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{Layout, Order, Size, rows};
+use super::{Layout, Order, Size, reference::Shape, rows};
 use crate::cuda::{Arg, Failed, Launch, Launcher, Slice, SliceMut};
 
 const FILE: &str = "matmul_f32";
@@ -126,6 +126,48 @@ pub fn backward_input(
     Product { a: d_out, b: w.elements, order, size, rung, epilogue }.run(gpu, d_x)
 }
 
+/// [`super::backward_weight`]. `turned` is scratch memory for the factor that has to be transposed: `d_out` of a weight that is
+/// [`Layout::OutIn`], else `x`.
+///
+/// # Errors
+/// A launch failed. Panics when a length does not fit.
+pub fn backward_weight(
+    gpu: &dyn Launcher,
+    [x, d_out]: [Slice<f32>; 2],
+    shape: Shape,
+    mut turned: SliceMut<f32>,
+    (before, d_w): (Option<Slice<f32>>, SliceMut<f32>),
+) -> Result<(), Failed> {
+    let Shape { layout, n_in, n_out } = shape;
+    let rows = rows(x.len(), n_in, d_out.len(), n_out);
+    let (first, m, second, n) = match layout {
+        Layout::OutIn => (d_out, n_out, x, n_in),
+        Layout::InOut => (x, n_in, d_out, n_out),
+    };
+    transpose(gpu, (first, m), turned.lend())?;
+    let (size, b) = (Size { m, k: rows, n }, Elements::F32(second));
+    let epilogue = Epilogue { bias: None, residual: before };
+    let (order, rung) = (Order::RowMajor, Rung::default());
+    Product { a: turned.read(), b, order, size, rung, epilogue }.run(gpu, d_w)
+}
+
+/// `x`, rows of `columns` numbers, as columns.
+fn transpose(
+    gpu: &dyn Launcher,
+    (x, columns): (Slice<f32>, usize),
+    out: SliceMut<f32>,
+) -> Result<(), Failed> {
+    assert_eq!(x.len(), out.len(), "as many numbers");
+    if x.is_empty() {
+        return Ok(());
+    }
+    let rows = x.len() / columns;
+    let mut launch = Launch::new(FILE, "transpose", columns.div_ceil(32), 32).rows(rows.div_ceil(32));
+    launch.block[1] = 8;
+    // SAFETY: the kernel's parameters, with the sizes checked above
+    unsafe { launch.arg(x).arg(out).size(rows).size(columns).on(gpu) }
+}
+
 /// `C = A · B + bias + residual`
 struct Product<'a> {
     a: Slice<'a, f32>,
@@ -160,8 +202,7 @@ impl Product<'_> {
         let Size { m, n, .. } = self.size;
         let name = self.kernel();
         let side = if self.rung == Rung::Naive { SQUARE } else { TILE };
-        let mut launch = Launch::new(FILE, name, n.div_ceil(side), THREADS);
-        launch.grid[1] = u32::try_from(m.div_ceil(side)).expect("less tiles than numbers");
+        let mut launch = Launch::new(FILE, name, n.div_ceil(side), THREADS).rows(m.div_ceil(side));
         if self.rung == Rung::Naive {
             launch.block = [SQUARE as u32; 2];
         }

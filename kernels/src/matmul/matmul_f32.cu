@@ -143,3 +143,21 @@ PRODUCTS(f32_rows, float, false)
 PRODUCTS(f32_columns, float, true)
 PRODUCTS(bf16_rows, u16, false)
 PRODUCTS(bf16_columns, u16, true)
+
+// ---- out[columns][rows] = x[rows][columns] turned, by tiles of 32 x 32 through shared memory, so that both are read and written
+// along their rows; 8 lines of threads
+
+extern "C" __global__ void transpose(const float* x, float* out, u32 rows, u32 columns) {
+    __shared__ float tile[32][33];
+    const u32 column = blockIdx.x * 32 + threadIdx.x, row = blockIdx.y * 32 + threadIdx.x;
+    for (u32 line = threadIdx.y; line < 32; line += 8) {
+        const u32 from = blockIdx.y * 32 + line;
+        if (from < rows && column < columns) tile[line][threadIdx.x] = x[size_t(from) * columns + column];
+    }
+    __syncthreads();
+    for (u32 line = threadIdx.y; line < 32; line += 8) {
+        const u32 to = blockIdx.x * 32 + line;
+        if (to < columns && row < rows) out[size_t(to) * rows + row] = tile[threadIdx.x][line];
+    }
+}
+EXPORT(transpose)

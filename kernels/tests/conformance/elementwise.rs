@@ -69,6 +69,13 @@ fn sum_of_squares() {
         let expected = elementwise::reference::sum_of_squares(&to_f64(&x));
         close(&[elementwise::sum_of_squares(&x)], &[expected], Tolerance::both(1e-13)).unwrap();
     }
+    let sizes: Vec<usize> = lengths().into_iter().chain([4096, 4097, 10_000]).collect();
+    on_every_device(&sizes, |device, &n| {
+        let x = normals(2, n);
+        let expected = elementwise::reference::sum_of_squares(&to_f64(&x));
+        // the parts of a GPU are rounded to f32
+        close_or_zero(&[device.sum_of_squares(&x) as f32], &[expected], Tolerance::both(2e-7))
+    });
 }
 
 #[test]

@@ -1,10 +1,36 @@
 //! The shim notices what is wrong with a kernel: the proof that tests of the GPU's kernels can fail.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use prompt_tuning_kernels::cuda::Launch;
 
-use crate::device::cuda::{Host, hosts, read, write};
+use crate::device::cuda::{Host, compiled_kernels, hosts, read, write};
 
 const THREADS: usize = 64;
+
+/// Everything that is launched is in an image: tests that launch something else fail (`shim/host.rs`). The other way
+/// round: no kernel is compiled that nobody launches.
+#[test]
+fn every_compiled_kernel_is_launched() {
+    let code = code(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let unknown: Vec<_> =
+        compiled_kernels().filter(|(_, name)| !code.contains(&format!("\"{name}\""))).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+/// All Rust code under `folder`.
+fn code(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let text = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => code(&path),
+        Some(ending) if ending == "rs" => fs::read_to_string(&path).expect("code"),
+        _ => String::new(),
+    };
+    entries.map(text).collect()
+}
 
 /// What three blocks of 64 numbers become when each moves one place down.
 fn moved(x: &[f32]) -> Vec<f32> {
@@ -51,5 +77,37 @@ fn what_would_hang_is_said() {
         }
         // and it can be used afterwards
         run(&host, "faultless").unwrap();
+    }
+}
+
+#[test]
+fn what_a_gpu_would_not_start_is_said() {
+    let faultless = |arguments: usize| {
+        (0..arguments)
+            .fold(Launch::new("faults", "faultless", 1, THREADS as u32), |launch, _| launch.arg(0u64))
+    };
+    let sized = |grid, block| {
+        let mut launch = faultless(2);
+        (launch.grid, launch.block) = (grid, block);
+        launch
+    };
+    let cases = [
+        (Launch::new("elementwise", "faultless", 1, 64), "no kernel of this name in elementwise"),
+        (Launch::new("faults", "add_x1", 1, 64), "no kernel of this name in faults"),
+        (faultless(1), "1 arguments, it takes 2"),
+        (faultless(3), "3 arguments, it takes 2"),
+        (sized([1, 65_536, 1], [64, 1]), "more than 65535 rows"),
+        (sized([1, 1, 65_536], [64, 1]), "more than 65535 rows"),
+        (sized([1 << 31, 1, 1], [64, 1]), "more than 2147483647 blocks"),
+        (sized([1, 0, 1], [64, 1]), "without blocks"),
+        (sized([1, 1, 1], [64, 17]), "more than 1024 threads"),
+        (sized([1, 1, 1], [64, 0]), "without threads"),
+    ];
+    for host in hosts() {
+        for (launch, words) in &cases {
+            // SAFETY: it does not start
+            let why = unsafe { launch.clone().on(&host) }.expect_err(words).to_string();
+            assert!(why.contains(words), "{why}");
+        }
     }
 }

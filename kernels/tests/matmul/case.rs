@@ -9,7 +9,7 @@ use kernels::testing::{self, Rng};
 use prompt_tuning_kernels::{self as kernels, Isa};
 
 #[cfg(feature = "cuda")]
-use crate::host::{hosts, read, write};
+use crate::host::{on_schedules, read, write};
 #[cfg(feature = "cuda")]
 use kernels::matmul::cuda as on_gpu;
 
@@ -140,7 +140,7 @@ impl Case {
         let (d_w, d_w_scale) = (ref_weight(<[f64]>::to_vec), ref_weight(abs));
         let (d_x, d_x_scale) = (ref_backward(<[f64]>::to_vec), ref_backward(abs));
         #[cfg(feature = "cuda")]
-        self.check_on_the_gpu((&out, &out_scale), (&d_x, &d_x_scale));
+        self.check_on_the_gpu((&out, &out_scale), (&d_x, &d_x_scale), (&d_w, &d_w_scale));
         for isa in Isa::available() {
             let what = |name| format!("{name} {} m={} {shape:?}", isa.name(), self.m);
             assert_bound(&what("forward"), &self.forward(isa), &out, (&out_scale, shape.n_in));
@@ -159,7 +159,12 @@ impl Case {
 #[cfg(feature = "cuda")]
 impl Case {
     /// Forward and backward of the GPU's kernels are within the bound of the CPU's: they are sums of the same products.
-    fn check_on_the_gpu(&self, out: (&[f64], &[f64]), d_x: (&[f64], &[f64])) {
+    fn check_on_the_gpu(
+        &self,
+        out: (&[f64], &[f64]),
+        d_x: (&[f64], &[f64]),
+        (d_w, d_w_scale): (&[f64], &[f64]),
+    ) {
         let Shape { layout, n_in, n_out } = self.shape;
         let elements = match &self.weight {
             Stored::F32(x) => on_gpu::Elements::F32(read(x)),
@@ -167,20 +172,40 @@ impl Case {
             // what the GPU multiplies is widened when it is brought there
             Stored::F16(_) => return,
         };
-        let schedules =
-            if self.m * n_in * n_out < 1 << 18 { hosts() } else { hosts().split_off(hosts().len().min(3)) };
-        for (host, rung) in schedules.iter().flat_map(|host| RUNGS.map(|rung| (host, rung))) {
-            let what = |name| format!("{name} {host:?} {rung:?} m={} {:?}", self.m, self.shape);
-            let w = on_gpu::Weight { elements, layout, n_in, n_out, rung };
-            let (bias, residual) = (self.bias.as_deref().map(read), self.residual.as_deref().map(read));
-            let mut y = vec![f32::NAN; self.m * n_out];
-            on_gpu::forward(host, read(&self.x), w, on_gpu::Epilogue { bias, residual }, write(&mut y))
-                .unwrap();
-            assert_bound(&what("forward"), &y, out.0, (out.1, n_in));
-            let mut of_x = vec![f32::NAN; self.m * n_in];
-            on_gpu::backward_input(host, read(&self.d_out), w, write(&mut of_x)).unwrap();
-            assert_bound(&what("backward"), &of_x, d_x.0, (d_x.1, n_out));
-        }
+        // another random schedule for another case
+        let case = self.m ^ n_in << 10 ^ n_out << 20;
+        let twice = [d_w, d_w_scale].map(|d| d.iter().map(|d| 2.0 * d).collect::<Vec<_>>());
+        on_schedules(case, |host| {
+            let what = |name| format!("{name} {host:?} m={} {:?}", self.m, self.shape);
+            let of_weight = |before: Option<&[f32]>| {
+                let factor = if layout == Layout::OutIn { &self.d_out } else { &self.x };
+                let (mut turned, mut d_w) = (vec![f32::NAN; factor.len()], vec![f32::NAN; n_in * n_out]);
+                let (both, into) =
+                    ([&self.x, &self.d_out].map(|x| read(x)), (before.map(read), write(&mut d_w)));
+                on_gpu::backward_weight(&host, both, self.shape, write(&mut turned), into).unwrap();
+                d_w
+            };
+            let once = of_weight(None);
+            assert_bound(&what("of the weight"), &once, d_w, (d_w_scale, self.m));
+            assert_bound(
+                &what("of the weight, added"),
+                &of_weight(Some(&once)),
+                &twice[0],
+                (&twice[1], self.m),
+            );
+            for rung in RUNGS {
+                let what = |name| format!("{name} {host:?} {rung:?} m={} {:?}", self.m, self.shape);
+                let w = on_gpu::Weight { elements, layout, n_in, n_out, rung };
+                let (bias, residual) = (self.bias.as_deref().map(read), self.residual.as_deref().map(read));
+                let mut y = vec![f32::NAN; self.m * n_out];
+                on_gpu::forward(&host, read(&self.x), w, on_gpu::Epilogue { bias, residual }, write(&mut y))
+                    .unwrap();
+                assert_bound(&what("forward"), &y, out.0, (out.1, n_in));
+                let mut of_x = vec![f32::NAN; self.m * n_in];
+                on_gpu::backward_input(&host, read(&self.d_out), w, write(&mut of_x)).unwrap();
+                assert_bound(&what("backward"), &of_x, d_x.0, (d_x.1, n_out));
+            }
+        });
     }
 }
 

@@ -1,20 +1,30 @@
-// A stand-in for libcuda.so.1: NVIDIA's driver with one GPU, which is this CPU with the shim. What uses the driver can be tested
-// with it as it is: memory is memory, a launch runs the kernel of that name, and is done when the call returns.
+// A stand-in for libcuda.so.1: NVIDIA's driver with one GPU, which is this CPU with the shim. What uses the driver can
+// be tested with it as it is: memory is memory, a launch runs the kernel of that name, and is done when the call
+// returns.
 //
-// Fresh memory is full of NaNs. There are 1 GiB of it. A kernel that the shim finds fault with leaves the context broken, as a
-// kernel that writes outside does on a GPU; what was wrong goes to the standard error output.
+// Fresh memory is full of NaNs. There are 1 GiB of it. A kernel that the shim finds fault with leaves the context
+// broken, as a kernel that writes outside does on a GPU; what was wrong goes to the standard error output. A module has
+// the kernels of the file whose image it is, and those with faults.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <string>
 
 #include "shim.h"
 
-extern "C" const char* shim_launch(const char* name, const u32 grid[3], const u32 block[3], void** arguments, u32 order,
-                                   u64 seed);
-extern "C" int shim_has(const char* name);
+extern "C" {
+const void* shim_kernel(const char* file, const char* name);
+const char* shim_name(const void* kernel);
+const char* shim_refused(const u32 grid[3], const u32 block[3]);
+const char* shim_run(const void* kernel, const u32 grid[3], const u32 block[3], void** arguments, u32 order, u64 seed);
+}
 
 namespace {
 
@@ -22,18 +32,30 @@ enum Result {
     SUCCESS = 0,
     INVALID_VALUE = 1,
     OUT_OF_MEMORY = 2,
+    INVALID_IMAGE = 200,
     NOT_FOUND = 500,
     LAUNCH_FAILED = 719,
 };
 
-const size_t MEMORY = size_t(1) << 30;
+// of a pool of memory
+enum Attribute { RELEASE_THRESHOLD = 4, RESERVED = 5, USED = 7 };
+
+// What a test may ask for: so many bytes of memory, and a context that breaks after so many launches.
+u64 asked(const char* variable, u64 otherwise) {
+    const char* text = getenv(variable);
+    return text ? strtoull(text, nullptr, 10) : otherwise;
+}
+const size_t MEMORY = asked("STAND_IN_MEMORY", u64(1) << 30);
+const u64 LAUNCHES = asked("STAND_IN_LAUNCHES", ~u64(0));
 const size_t PAGE = 4096;
 
 std::mutex lock;
 bool broken;
 size_t used;
+size_t kept;       // freed, and not given back to the system
+u64 keep_at_most;  // so much of it
 std::map<u64, size_t> blocks;  // address to bytes
-std::map<std::string, int> names;
+std::map<const void*, std::string> modules;  // image to the name of its file
 
 Result now() { return broken ? LAUNCH_FAILED : SUCCESS; }
 
@@ -46,6 +68,19 @@ bool is_ours(u64 address, size_t bytes) {
     if (after == blocks.begin()) return false;
     const auto& [start, size] = *--after;
     return address + bytes <= start + size;
+}
+
+// The name of the file that has these bytes, among the images that are compiled into the program.
+std::string name_of(const void* image) {
+    for (const auto& file : std::filesystem::directory_iterator(SHIM_IMAGES)) {
+        if (file.path().extension() != ".fatbin") continue;
+        std::ifstream stream(file.path(), std::ios::binary);
+        const std::string bytes{std::istreambuf_iterator<char>(stream), {}};
+        u64 rest;  // a head of 16 bytes says how many follow: no byte is looked at that is not there
+        std::memcpy(&rest, static_cast<const char*>(image) + 8, sizeof rest);
+        if (bytes.size() == rest + 16 && std::memcmp(bytes.data(), image, bytes.size()) == 0) return file.path().stem();
+    }
+    return "";
 }
 
 }  // namespace
@@ -81,6 +116,22 @@ int cuDevicePrimaryCtxRetain(void** context, int) {
     *context = &broken;
     return SUCCESS;
 }
+int cuDeviceGetDefaultMemPool(void** pool, int) {
+    *pool = &kept;
+    return SUCCESS;
+}
+int cuMemPoolSetAttribute(void* pool, u32 attribute, const u64* value) {
+    if (pool != &kept || attribute != RELEASE_THRESHOLD) return INVALID_VALUE;
+    keep_at_most = *value;
+    return SUCCESS;
+}
+int cuMemPoolGetAttribute(void* pool, u32 attribute, u64* value) {
+    std::lock_guard<std::mutex> turn(lock);
+    if (pool != &kept || (attribute != RESERVED && attribute != USED)) return INVALID_VALUE;
+    *value = attribute == USED ? used : used + kept;
+    return now();
+}
+u64 shim_kept() { return kept; }
 int cuCtxSetCurrent(void*) { return SUCCESS; }
 int cuStreamCreate(void** stream, u32) {
     *stream = &used;
@@ -90,7 +141,7 @@ int cuStreamSynchronize(void*) { return now(); }
 
 int cuMemGetInfo_v2(size_t* free, size_t* all) {
     std::lock_guard<std::mutex> turn(lock);
-    *free = MEMORY - used;
+    *free = MEMORY - used - kept;
     *all = MEMORY;
     return now();
 }
@@ -108,6 +159,7 @@ int cuMemAllocAsync(u64* address, size_t bytes, void*) {
     *address = u64(start) + (room(bytes) - bytes) / 256 * 256;
     blocks[*address] = bytes;
     used += bytes;
+    kept = std::min(kept - std::min(kept, bytes), MEMORY - used);
     return SUCCESS;
 }
 int cuMemFreeAsync(u64 address, void*) {
@@ -115,6 +167,7 @@ int cuMemFreeAsync(u64 address, void*) {
     const auto block = blocks.find(address);
     if (block == blocks.end()) return INVALID_VALUE;
     used -= block->second;
+    kept = size_t(std::min(u64(kept + block->second), keep_at_most));
     munmap(reinterpret_cast<void*>(address / PAGE * PAGE), room(block->second) + PAGE);
     blocks.erase(block);
     return now();
@@ -135,28 +188,33 @@ int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) {
 }
 
 int cuModuleLoadData(void** module, const void* image) {
-    // a fat binary begins with its mark
-    if (*static_cast<const u32*>(image) != 0xba55ed50u) return INVALID_VALUE;
+    std::lock_guard<std::mutex> turn(lock);
+    const std::string name = name_of(image);
+    if (name.empty()) return INVALID_IMAGE;
+    modules[image] = name;
     *module = const_cast<void*>(image);
     return SUCCESS;
 }
-int cuModuleGetFunction(void** function, void*, const char* name) {
+int cuModuleGetFunction(void** function, void* module, const char* name) {
     std::lock_guard<std::mutex> turn(lock);
-    if (!shim_has(name)) return NOT_FOUND;
-    *function = const_cast<char*>(names.emplace(name, 0).first->first.c_str());
-    return SUCCESS;
+    const auto file = modules.find(module);
+    if (file == modules.end()) return INVALID_VALUE;
+    const void* kernel = shim_kernel(file->second.c_str(), name);
+    if (!kernel) kernel = shim_kernel("faults", name);
+    *function = const_cast<void*>(kernel);
+    return kernel ? SUCCESS : NOT_FOUND;
 }
 int cuLaunchKernel(void* function, u32 grid_x, u32 grid_y, u32 grid_z, u32 block_x, u32 block_y, u32 block_z, u32, void*,
                    void** arguments, void**) {
     std::lock_guard<std::mutex> turn(lock);
     if (broken) return LAUNCH_FAILED;
     const u32 grid[3] = {grid_x, grid_y, grid_z}, block[3] = {block_x, block_y, block_z};
-    // as on a GPU, whose rows and planes of blocks are fewer
-    if (grid_y > 65535 || grid_z > 65535 || block_x * block_y * block_z > 1024) return INVALID_VALUE;
+    if (shim_refused(grid, block)) return INVALID_VALUE;
     static u64 launches;
-    const char* why = shim_launch(static_cast<const char*>(function), grid, block, arguments, 2, ++launches);
+    const char* why = ++launches > LAUNCHES ? "a launch too many"
+                                            : shim_run(function, grid, block, arguments, 2, launches);
     if (why) {
-        fprintf(stderr, "%s: %s\n", static_cast<const char*>(function), why);
+        fprintf(stderr, "%s: %s\n", shim_name(function), why);
         broken = true;  // found out by whoever waits
     }
     return SUCCESS;
@@ -171,10 +229,6 @@ int cuEventElapsedTime_v2(float* milliseconds, void*, void*) {
     *milliseconds = 1.f;
     return now();
 }
-int cuEventElapsedTime(float* milliseconds, void*, void*) {
-    *milliseconds = 1.f;
-    return now();
-}
 int cuEventDestroy_v2(void* event) {
     delete static_cast<u64*>(event);
     return SUCCESS;
@@ -184,11 +238,11 @@ int cuGetErrorName(int code, const char** name) {
     switch (code) {
         case INVALID_VALUE: *name = "CUDA_ERROR_INVALID_VALUE"; break;
         case OUT_OF_MEMORY: *name = "CUDA_ERROR_OUT_OF_MEMORY"; break;
+        case INVALID_IMAGE: *name = "CUDA_ERROR_INVALID_IMAGE"; break;
         case NOT_FOUND: *name = "CUDA_ERROR_NOT_FOUND"; break;
         case LAUNCH_FAILED: *name = "CUDA_ERROR_LAUNCH_FAILED"; break;
         default: return INVALID_VALUE;
     }
     return SUCCESS;
 }
-int cuGetErrorString(int code, const char** text) { return cuGetErrorName(code, text); }
 }

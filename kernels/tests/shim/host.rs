@@ -6,13 +6,14 @@
 mod compile;
 
 use std::{
+    cell::Cell,
     ffi::{CStr, CString, c_char, c_void},
     fmt,
     sync::{Mutex, OnceLock},
 };
 
 use libloading::Library;
-use prompt_tuning_kernels::cuda::{Failed, Launch, Launcher, Slice, SliceMut};
+use prompt_tuning_kernels::cuda::{Failed, Kernel, Launch, Launcher, Slice, SliceMut};
 
 /// The shim, with a schedule: who of the threads of a block goes on when several can.
 #[derive(Clone, Copy)]
@@ -28,6 +29,13 @@ pub(crate) enum Schedule {
     Random(u64),
 }
 
+impl Host {
+    /// `None` where it cannot be compiled.
+    fn new(schedule: Schedule) -> Option<Host> {
+        Shim::get().map(|shim| Host { shim, schedule })
+    }
+}
+
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "cuda on the CPU, {:?}", self.schedule)
@@ -37,8 +45,25 @@ impl fmt::Debug for Host {
 /// The shim under several schedules; nothing where it cannot be compiled.
 pub(crate) fn hosts() -> Vec<Host> {
     let schedules = [Schedule::Forward, Schedule::Backward, Schedule::Random(1), Schedule::Random(2)];
-    let shim = Shim::get().into_iter();
-    shim.flat_map(|shim| schedules.map(|schedule| Host { shim, schedule })).collect()
+    schedules.into_iter().filter_map(Host::new).collect()
+}
+
+/// Most turns of threads in a case that is small: some milliseconds.
+const FEW_TURNS: u64 = 1 << 14;
+
+/// Runs case number `case` under a random schedule of its own, and if it is small, under three more.
+pub(crate) fn on_schedules(case: usize, mut check: impl FnMut(Host)) {
+    let (seed, before) = (2 * case as u64 + 1, TURNS.get());
+    Host::new(Schedule::Random(seed)).into_iter().for_each(&mut check);
+    if TURNS.get() - before <= FEW_TURNS {
+        let others = [Schedule::Random(seed + 1), Schedule::Forward, Schedule::Backward];
+        others.into_iter().filter_map(Host::new).for_each(check);
+    }
+}
+
+thread_local! {
+    /// Turns that threads of kernels had in the launches of this thread.
+    static TURNS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Memory of the CPU, as the kernels see it there.
@@ -65,8 +90,11 @@ impl Launcher for Host {
     }
 }
 
-type LaunchFunction = unsafe extern "C" fn(
-    *const c_char,
+type FindFunction = unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_void;
+type CountFunction = unsafe extern "C" fn(*const c_void) -> u32;
+type TurnsFunction = unsafe extern "C" fn() -> u64;
+type RunFunction = unsafe extern "C" fn(
+    *const c_void,
     *const u32,
     *const u32,
     *mut *const c_void,
@@ -99,20 +127,59 @@ impl Shim {
     /// The arguments are those of the kernel.
     unsafe fn launch(&self, launch: &Launch, order: u32, seed: u64) -> Result<(), Failed> {
         let _turn = self.one_at_a_time.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let name = CString::new(launch.kernel.name).expect("a name");
+        let kernel = self.kernel(launch)?;
         let block = [launch.block[0], launch.block[1], 1];
         let mut arguments: Vec<*const c_void> =
             launch.args.iter().map(|arg| (&raw const arg.0).cast()).collect();
         // SAFETY: the signature is that of shim.cpp
-        let function = unsafe { self.library.get::<LaunchFunction>("shim_launch") }.expect("the shim has it");
+        let run = unsafe { self.library.get::<RunFunction>("shim_run") }.expect("the shim has it");
         let (grid, block, arguments) = (launch.grid.as_ptr(), block.as_ptr(), arguments.as_mut_ptr());
         // SAFETY: pointers to what outlives the call; the caller vouches for the arguments
-        let why = unsafe { function(name.as_ptr(), grid, block, arguments, order, seed) };
+        let why = unsafe { run(kernel, grid, block, arguments, order, seed) };
+        // SAFETY: the signature is that of shim.cpp
+        let turns = unsafe { self.library.get::<TurnsFunction>("shim_turns") }.expect("the shim has it");
+        // SAFETY: it only reads a number
+        TURNS.set(TURNS.get() + unsafe { turns() });
         if why.is_null() {
             return Ok(());
         }
         // SAFETY: a text that ends, and lasts until the next launch
-        let why = unsafe { CStr::from_ptr(why) }.to_string_lossy().into_owned();
-        Err(Failed { what: launch.kernel.name.to_string(), why })
+        let why = unsafe { CStr::from_ptr(why) }.to_string_lossy();
+        Err(Failed::new(launch.kernel.name, why))
     }
+
+    /// The kernel, if it takes so many arguments, and there is an image of it.
+    fn kernel(&self, launch: &Launch) -> Result<*const c_void, Failed> {
+        let Kernel { file, name } = launch.kernel;
+        let [c_file, c_name] = [file, name].map(|text| CString::new(text).expect("a name"));
+        // SAFETY: the signature is that of shim.cpp
+        let find = unsafe { self.library.get::<FindFunction>("shim_kernel") }.expect("the shim has it");
+        // SAFETY: texts that end
+        let kernel = unsafe { find(c_file.as_ptr(), c_name.as_ptr()) };
+        if kernel.is_null() {
+            return Err(Failed::new(name, format_args!("no kernel of this name in {file}")));
+        }
+        if file != "faults" && !compiled_kernels().any(|kernel| kernel == (file, name)) {
+            return Err(Failed::new(
+                name,
+                format_args!("no image of {file} has it: run scripts/cuda-images.sh"),
+            ));
+        }
+        // SAFETY: the signature is that of shim.cpp
+        let count = unsafe { self.library.get::<CountFunction>("shim_arguments") }.expect("the shim has it");
+        // SAFETY: a kernel of the shim's
+        let (wanted, given) = (unsafe { count(kernel) } as usize, launch.args.len());
+        if given != wanted {
+            return Err(Failed::new(name, format_args!("{given} arguments, it takes {wanted}")));
+        }
+        Ok(kernel)
+    }
+}
+
+/// File and name of every kernel that is in an image.
+pub(crate) fn compiled_kernels() -> impl Iterator<Item = (&'static str, &'static str)> {
+    include_str!("../../src/cuda/images/RESOURCES.txt").lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        words.next().zip(words.next())
+    })
 }

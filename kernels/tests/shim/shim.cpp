@@ -93,10 +93,18 @@ static const size_t STACK = 256 << 10, GUARD = 4096;
 static Fiber scheduler;
 static u32 running;  // index of the fiber that runs
 static u32 alive;
+static u64 turns;    // of all fibers, in this launch
 static bool moved;   // somebody was released
 static std::string failure;
-static Kernel kernel;
+static const struct Entry* entry;
 static void** kernel_arguments;
+
+// A kernel, as it was exported.
+struct Entry {
+    Kernel run;
+    u32 n_arguments;
+    std::string name;
+};
 
 // two of each, by turns: a lane may be at the next operation of the whole warp before the last one has read
 static unsigned char mail[32][2][32][16];
@@ -197,7 +205,7 @@ void barrier(const char* where) {
 // ---- a block: a fiber for each thread, until all have ended
 
 static void fiber_main() {
-    kernel(kernel_arguments);
+    entry->run(kernel_arguments);
     threads[running].state = ENDED;
     alive--;
     moved = true;
@@ -217,6 +225,7 @@ static unsigned char* stack(u32 i) {
 
 static void resume(u32 i) {
     running = i;
+    turns++;
     here = &threads[i].place;
     change(&scheduler, &threads[i].fiber);
     here = nullptr;
@@ -253,7 +262,6 @@ static void run_threads(Order order) {
 
 static void run_block(dim3 grid, dim3 size, dim3 block, Order order) {
     const u32 n = size.x * size.y * size.z;
-    if (n == 0 || n > 1024) fail("a block of %u threads", n);
     threads.assign(n, Thread{});
     alive = n;
     at_barrier = 0;
@@ -265,26 +273,53 @@ static void run_block(dim3 grid, dim3 size, dim3 block, Order order) {
     run_threads(order);
 }
 
-static std::map<std::string, Kernel>& kernels() {
-    static std::map<std::string, Kernel> all;
+// by file, without folder and ending, and name
+static std::map<std::pair<std::string, std::string>, Entry>& kernels() {
+    static std::map<std::pair<std::string, std::string>, Entry> all;
     return all;
 }
 
-Exported::Exported(const char* name, Kernel kernel) { kernels()[name] = kernel; }
+Exported::Exported(const char* path, const char* name, Kernel kernel, u32 n_arguments) {
+    std::string file = path;
+    file.erase(0, file.rfind('/') + 1);
+    file.resize(file.rfind('.'));
+    kernels()[{file, name}] = {kernel, n_arguments, name};
+}
+
+// What a GPU refuses to start, or null.
+static const char* refused(const u32 grid[3], const u32 block[3]) {
+    if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return "a grid without blocks";
+    if (grid[0] > 0x7fffffffu) return "more than 2147483647 blocks in a row";
+    if (grid[1] > 65535 || grid[2] > 65535) return "more than 65535 rows or planes of blocks";
+    const u64 threads = u64(block[0]) * block[1] * block[2];
+    if (block[0] > 1024 || block[1] > 1024 || block[2] > 64 || threads > 1024) return "more than 1024 threads";
+    return threads == 0 ? "a block without threads" : nullptr;
+}
 
 }  // namespace shim
 
+// The kernel of this name in this file, or null.
+extern "C" const void* shim_kernel(const char* file, const char* name) {
+    const auto found = shim::kernels().find({file, name});
+    return found == shim::kernels().end() ? nullptr : &found->second;
+}
+
+extern "C" const char* shim_name(const void* kernel) { return static_cast<const shim::Entry*>(kernel)->name.c_str(); }
+
+// What a GPU would refuse to start, or null.
+extern "C" const char* shim_refused(const u32 grid[3], const u32 block[3]) { return shim::refused(grid, block); }
+
 // Runs a kernel, as cuLaunchKernel would. Returns null, or what was wrong; the text is there until the next launch.
-extern "C" const char* shim_launch(const char* name, const u32 grid[3], const u32 block[3], void** arguments, u32 order,
-                                   u64 seed) {
+extern "C" const char* shim_run(const void* kernel, const u32 grid[3], const u32 block[3], void** arguments, u32 order,
+                                u64 seed) {
     using namespace shim;
     failure.clear();
+    turns = 0;
     here = nullptr;
     random_state = seed * 0x9e3779b97f4a7c15ull | 1;
     try {
-        const auto found = kernels().find(name);
-        if (found == kernels().end()) fail("no kernel %s", name);
-        kernel = found->second;
+        if (const char* why = refused(grid, block)) fail("%s", why);
+        entry = static_cast<const Entry*>(kernel);
         kernel_arguments = arguments;
         for (u32 z = 0; z < grid[2]; z++)
             for (u32 y = 0; y < grid[1]; y++)
@@ -297,5 +332,8 @@ extern "C" const char* shim_launch(const char* name, const u32 grid[3], const u3
     return nullptr;
 }
 
-// Whether there is such a kernel.
-extern "C" int shim_has(const char* name) { return shim::kernels().count(name) != 0; }
+// How many arguments a kernel has.
+extern "C" u32 shim_arguments(const void* kernel) { return static_cast<const shim::Entry*>(kernel)->n_arguments; }
+
+// How often a thread had its turn in the last launch: how much work it was.
+extern "C" u64 shim_turns() { return shim::turns; }

@@ -1,11 +1,12 @@
 // CUDA's language on the CPU, for tests: what a C++ compiler needs to know to compile a .cu file.
 //
-// Every thread of a block is a fiber of one thread of the operating system, and blocks run one after another. A fiber runs until
-// it waits for others (a barrier, an operation of its warp); who goes on is the scheduler's choice (shim.cpp), and not always the
-// same, so that code which only works in one order is found out. Shared memory is full of NaNs when a block begins.
+// Every thread of a block is a fiber of one thread of the operating system, and blocks run one after another. A fiber
+// runs until it waits for others (a barrier, an operation of its warp); who goes on is the scheduler's choice
+// (shim.cpp), and not always the same, so that code which only works in one order is found out. Shared memory is full
+// of NaNs when a block begins.
 //
-// Not modelled: time, and everything that only time shows (bank conflicts, coalescing, spills); two blocks at one moment; the
-// approximations of the GPU's exponentials, which are those of the C library here.
+// Not modelled: time, and everything that only time shows (bank conflicts, coalescing, spills); two blocks at one
+// moment; the approximations of the GPU's exponentials, which are those of the C library here.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -64,12 +65,12 @@ T shuffle(u32 lanes, T value, u32 from, const char* what) {
     return value;
 }
 
-// ---- kernels by name, and their arguments from an array of pointers, as the driver has them
+// ---- kernels by file and name, and their arguments from an array of pointers, as the driver has them
 
 typedef void (*Kernel)(void** arguments);
 
 struct Exported {
-    Exported(const char* name, Kernel kernel);
+    Exported(const char* path, const char* name, Kernel kernel, u32 n_arguments);
 };
 
 template <auto kernel>
@@ -77,6 +78,7 @@ struct Call;
 
 template <class... A, void (*kernel)(A...)>
 struct Call<kernel> {
+    static constexpr u32 n_arguments = sizeof...(A);
     template <size_t... I>
     static void unpacked(void** arguments, std::index_sequence<I...>) {
         kernel(*static_cast<std::remove_reference_t<A>*>(arguments[I])...);
@@ -86,7 +88,10 @@ struct Call<kernel> {
 
 }  // namespace shim
 
-#define EXPORT(kernel) static ::shim::Exported exported_##kernel(#kernel, ::shim::Call<kernel>::run);
+// the file is that of the compiler, also where a macro of a header exports
+#define EXPORT(kernel)                                                               \
+    static ::shim::Exported exported_##kernel(__FILE__, #kernel, ::shim::Call<kernel>::run, \
+                                              ::shim::Call<kernel>::n_arguments);
 
 // ---- built-in variables and functions
 

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use model::LanguageModel;
 
 use crate::error::{Error, Result};
 
@@ -111,11 +112,37 @@ enum Device {
     Cuda,
 }
 
+impl From<Device> for tensor::Device {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Cpu => tensor::Device::Cpu,
+            Device::Cuda => tensor::Device::Cuda,
+        }
+    }
+}
+
 impl Common {
+    /// The model in a folder or file, where and how it is to compute.
+    fn model(&self, path: &Path) -> Result<LanguageModel> {
+        let mut model = LanguageModel::open_on(path, self.device.into())?;
+        model.set_precision(self.precision.into());
+        Ok(model)
+    }
+
+    /// Names how numbers are computed, for runs that are compared or resumed; empty for the usual way.
+    fn arithmetic(&self) -> &'static str {
+        match (self.precision, self.device) {
+            (Precision::F32, Device::Cpu) => "",
+            (Precision::Bf16, Device::Cpu) => "bf16",
+            (Precision::F32, Device::Cuda) => "cuda",
+            (Precision::Bf16, Device::Cuda) => "bf16 cuda",
+        }
+    }
+
     /// Checks what this build can do, and starts the threads.
     fn apply(&self) -> Result<()> {
-        if self.device == Device::Cuda {
-            return Err(Error::Input(format!("--device cuda: {}", why_not_on_the_gpu())));
+        if let Err(why) = tensor::Device::from(self.device).start() {
+            return Err(Error::Input(format!("--device cuda: {why}")));
         }
         if let Err(why) = kernels::Isa::forced() {
             return Err(Error::Input(why));
@@ -123,18 +150,6 @@ impl Common {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0).into());
         threads.build_global().map_err(|e| Error::Failure(format!("--threads: {e}")))
     }
-}
-
-/// Why nothing is computed on the GPU: what is missing on this machine, else what is missing here.
-fn why_not_on_the_gpu() -> String {
-    #[cfg(feature = "cuda")]
-    let why = match kernels::cuda::probe() {
-        Err(none) => none.to_string(),
-        Ok(gpu) => format!("there is {}, but this version computes on the CPU only", gpu.name),
-    };
-    #[cfg(not(feature = "cuda"))]
-    let why = "this program was built without the feature `cuda`".to_string();
-    why
 }
 
 /// Set by the first Ctrl-C of a command that has something to save.

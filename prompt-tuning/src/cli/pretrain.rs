@@ -180,8 +180,7 @@ impl PretrainArgs {
 pub(super) fn run(args: &PretrainArgs) -> Result<ExitCode> {
     args.common.apply()?;
     super::catch_interrupts();
-    let mut material = Material::read(args)?;
-    material.model.set_precision(args.common.precision.into());
+    let material = Material::read(args)?;
     let (settings, model) = (args.settings(), &material.model);
     let initial: Learner = TrainedWeights::of(model, &Selection::default())?.into();
     super::check_not_the_model(&args.out, &material.folder)?;

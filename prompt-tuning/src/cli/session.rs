@@ -70,8 +70,7 @@ impl Session {
     /// Opens the model `name`, which may be a classifier.
     pub(super) fn open_any(name: &str, common: &Common) -> Result<Session> {
         let folder = hub::model_folder(name)?;
-        let mut model = LanguageModel::open(&folder)?;
-        model.set_precision(common.precision.into());
+        let model = common.model(&folder)?;
         Ok(Session { name: name.to_string(), tokenizer: Tokenizer::open(&folder), folder, model, n_ahead: 0 })
     }
 

@@ -16,7 +16,6 @@ use std::time::Instant;
 
 use autograd::{Tape, Value};
 use kernels::threads::on_pool;
-use kernels::{Isa, elementwise};
 use model::{LanguageModel, PackedBatch, Row};
 use serde::{Deserialize, Serialize};
 use tensor::Tensor;
@@ -100,7 +99,7 @@ impl Settings {
     fn optimizer_of(&self, parameter: &Parameter) -> Optimizer {
         let is_vector = self.weights.is_some() && parameter.shape().len() < 2;
         let weight_decay = if is_vector { 0.0 } else { self.weight_decay };
-        Optimizer::new(self.optimizer, weight_decay, parameter.shape())
+        Optimizer::new(self.optimizer, weight_decay, &parameter.tensor)
     }
 }
 
@@ -324,7 +323,7 @@ impl<'a> Trainer<'a> {
         }
         let State { learner, optimizers, .. } = &mut self.state;
         for ((parameter, optimizer), grad) in learner.parameters_mut().iter_mut().zip(optimizers).zip(grads) {
-            optimizer.step(lr, parameter.values_mut(), grad.f32s());
+            optimizer.step(lr, &mut parameter.tensor, &grad);
         }
         self.state.progress.step += 1;
         Ok(StepReport {
@@ -353,9 +352,8 @@ impl<'a> Trainer<'a> {
             if grads.is_empty() {
                 *grads = leaves.iter().map(|leaf| found.take(leaf)).collect();
             } else {
-                for (grad, leaf) in grads.iter_mut().zip(&leaves) {
-                    elementwise::accumulate(Isa::best(), found.take(leaf).f32s(), grad.make_mut());
-                }
+                let sums = std::mem::take(grads).into_iter().zip(&leaves);
+                *grads = sums.map(|(sum, leaf)| tensor::ops::sum(sum, found.take(leaf))).collect();
             }
             f64::from(loss.tensor().f32s()[0])
         })

@@ -1,9 +1,9 @@
 //! The optimizers and what they keep between steps.
 
-use kernels::Isa;
-use kernels::optim::{self, FactoredMoments};
+use kernels::optim::{Adafactor, AdamW, Sgd};
 use serde::{Deserialize, Serialize};
 use tensor::Tensor;
+use tensor::ops::optim;
 
 /// Which optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -19,19 +19,28 @@ pub enum Kind {
 }
 
 /// An optimizer over one parameter: a matrix, or a vector, which is one row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Optimizer {
     kind: Kind,
     weight_decay: f32,
     /// Steps taken.
     pub steps: u64,
     /// AdamW: both moments, `[rows*cols]`. Adafactor: `[rows]` and `[cols]`. SGD: the velocity and nothing.
-    pub moments: [Vec<f32>; 2],
+    pub moments: [Tensor; 2],
+}
+
+impl PartialEq for Optimizer {
+    fn eq(&self, other: &Optimizer) -> bool {
+        let numbers = |optimizer: &Optimizer| optimizer.moments.each_ref().map(|m| m.f32s().to_vec());
+        let settings = |optimizer: &Optimizer| (optimizer.kind, optimizer.weight_decay, optimizer.steps);
+        settings(self) == settings(other) && numbers(self) == numbers(other)
+    }
 }
 
 impl Optimizer {
-    /// An optimizer that has taken no step.
-    pub fn new(kind: Kind, weight_decay: f32, shape: &[usize]) -> Optimizer {
+    /// An optimizer of `parameter` that has taken no step.
+    pub fn new(kind: Kind, weight_decay: f32, parameter: &Tensor) -> Optimizer {
+        let shape = parameter.shape();
         let cols = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().product::<usize>() / cols.max(1);
         let sizes = match kind {
@@ -39,41 +48,38 @@ impl Optimizer {
             Kind::Adafactor => [rows, cols],
             Kind::Sgd => [rows * cols, 0],
         };
-        Optimizer { kind, weight_decay, steps: 0, moments: sizes.map(|n| vec![0.0; n]) }
+        let moments = sizes.map(|n| parameter.zeros_beside(&[n]));
+        Optimizer { kind, weight_decay, steps: 0, moments }
     }
 
     /// One step with learning rate `lr`.
-    pub fn step(&mut self, lr: f32, param: &mut [f32], grad: &[f32]) {
+    pub fn step(&mut self, lr: f32, param: &mut Tensor, grad: &Tensor) {
         self.steps += 1;
         let weight_decay = self.weight_decay;
         let [a, b] = &mut self.moments;
-        let isa = Isa::best();
         match self.kind {
             Kind::Adamw => {
-                let settings = optim::AdamW { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay };
-                optim::adamw(isa, settings, self.steps, param, grad, a, b);
+                let settings = AdamW { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay };
+                optim::adamw(settings, self.steps, grad, [param, a, b]);
             }
             Kind::Adafactor => {
-                let settings =
-                    optim::Adafactor { lr, decay: 0.8, clip_threshold: 1.0, eps: 1e-30, weight_decay };
-                optim::adafactor(isa, settings, self.steps, param, grad, FactoredMoments { row: a, col: b });
+                let settings = Adafactor { lr, decay: 0.8, clip_threshold: 1.0, eps: 1e-30, weight_decay };
+                optim::adafactor(settings, self.steps, grad, [param, a, b]);
             }
-            Kind::Sgd => optim::sgd(isa, optim::Sgd { lr, momentum: 0.0, weight_decay }, param, grad, a),
+            Kind::Sgd => optim::sgd(Sgd { lr, momentum: 0.0, weight_decay }, grad, [param, a]),
         }
     }
 }
 
 /// Scales the gradient down to norm `max` when it is longer; returns the norm it had, over all parameters.
 pub fn clip(grads: &mut [Tensor], max: Option<f32>) -> f32 {
-    let squares = grads.iter().map(|grad| kernels::elementwise::sum_of_squares(grad.f32s()));
-    let norm = squares.sum::<f64>().sqrt() as f32;
+    let norm = grads.iter().map(optim::sum_of_squares).sum::<f64>().sqrt() as f32;
     if let Some(max) = max
         && norm > max
     {
         // torch.nn.utils.clip_grad_norm_ has the same small term
         let factor = max / (norm + 1e-6);
-        let numbers = grads.iter_mut().flat_map(|grad| grad.make_mut());
-        numbers.for_each(|g| *g *= factor);
+        grads.iter_mut().for_each(|grad| optim::shorten(grad, factor));
     }
     norm
 }

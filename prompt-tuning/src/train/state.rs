@@ -8,6 +8,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
+use tensor::Tensor;
 
 use super::{Settings, optimizer::Optimizer, schedule::Decay};
 use crate::atomic;
@@ -73,7 +74,7 @@ impl State {
         for (p, optimizer) in self.learner.parameters().iter().zip(&self.optimizers) {
             tensors.push((p.name.clone(), p.shape().to_vec(), bytes(p.values())));
             for (i, moment) in optimizer.moments.iter().enumerate() {
-                tensors.push((moment_name(p, i), vec![moment.len()], bytes(moment)));
+                tensors.push((moment_name(p, i), vec![moment.len()], bytes(moment.f32s())));
             }
         }
         for p in self.best.iter().flat_map(Learner::parameters) {
@@ -116,13 +117,13 @@ impl State {
         let header: Header = serde_json::from_str(header).map_err(|e| damaged(e.to_string()))?;
         check_same(&header, settings, inputs)?;
         let tensors = SafeTensors::deserialize(&file).map_err(|e| damaged(e.to_string()))?;
-        let read = |name: &str, into: &mut [f32]| {
+        let read = |name: &str, into: &mut Tensor| {
             let tensor = tensors.tensor(name).map_err(|e| damaged(e.to_string()))?;
             let values = floats(tensor.data());
             if tensor.dtype() != Dtype::F32 || values.len() != into.len() {
                 return Err(damaged(format!("`{name}` does not hold {} F32 numbers", into.len())));
             }
-            into.copy_from_slice(&values);
+            into.set(&values);
             Ok(())
         };
         let (mut learner, mut optimizers) = (initial.clone(), Vec::new());
@@ -133,11 +134,11 @@ impl State {
                 read(&moment_name(p, i), moment)?;
             }
             optimizers.push(optimizer);
-            read(&p.name.clone(), p.values_mut())?;
+            read(&p.name, &mut p.tensor)?;
         }
         let mut best = header.progress.best_step.map(|_| learner.clone());
         for p in best.iter_mut().flat_map(Learner::parameters_mut) {
-            read(&best_name(p), p.values_mut())?;
+            read(&best_name(p), &mut p.tensor)?;
         }
         Ok(Some(State { progress: header.progress, learner, best, optimizers }))
     }

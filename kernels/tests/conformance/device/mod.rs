@@ -24,22 +24,6 @@ pub(crate) enum Device {
 }
 
 impl Device {
-    /// All that this machine has, for a case: the GPU's kernels under every schedule, or where there are many cases, under one of
-    /// them in turns.
-    fn for_case(case: usize, cases: usize) -> Vec<Device> {
-        let cpu = Isa::available().into_iter().map(Device::Cpu);
-        #[cfg(feature = "cuda")]
-        let cpu = {
-            let hosts = cuda::hosts();
-            let in_turn = |i: usize| cases <= hosts.len() || case % hosts.len() == i;
-            let chosen = (0..hosts.len()).filter(|&i| in_turn(i)).map(|i| Device::Cuda(hosts[i]));
-            cpu.chain(chosen.collect::<Vec<_>>())
-        };
-        #[cfg(not(feature = "cuda"))]
-        let _ = (case, cases);
-        cpu.collect()
-    }
-
     fn name(self) -> String {
         match self {
             Device::Cpu(isa) => isa.name().to_string(),
@@ -53,11 +37,16 @@ impl Device {
 pub(crate) fn on_every_device<C: Debug>(cases: &[C], check: impl Fn(Device, &C) -> Result<(), String>) {
     let mut failures = Vec::new();
     for (i, case) in cases.iter().enumerate() {
-        for device in Device::for_case(i, cases.len()) {
+        let mut on = |device: Device| {
             if let Err(why) = check(device, case) {
                 failures.push(format!("{} {case:?}: {why}", device.name()));
             }
-        }
+        };
+        Isa::available().into_iter().map(Device::Cpu).for_each(&mut on);
+        #[cfg(feature = "cuda")]
+        cuda::on_schedules(i, |host| on(Device::Cuda(host)));
+        #[cfg(not(feature = "cuda"))]
+        let _ = i;
     }
     let n = failures.len();
     failures.truncate(3);

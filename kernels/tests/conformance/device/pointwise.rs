@@ -118,6 +118,18 @@ impl Device {
         out
     }
 
+    pub(crate) fn sum_of_squares(self, x: &[f32]) -> f64 {
+        match self {
+            Device::Cpu(_) => elementwise::sum_of_squares(x),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(host) => {
+                let mut sums = unwritten(elementwise::cuda::squares(x.len()));
+                elementwise::cuda::sums_of_squares(&host, read(x), write(&mut sums)).unwrap();
+                sums.iter().map(|&x| f64::from(x)).sum()
+            }
+        }
+    }
+
     /// Rotated, or with `back` rotated back.
     pub(crate) fn rope(self, table: &rope::Table, x: &[f32], back: bool) -> Vec<f32> {
         let mut y = unwritten(x.len());

@@ -11,7 +11,7 @@ use super::child::{self, Words};
 use super::setup::Setup;
 use super::watch::Watch;
 use crate::atomic;
-use crate::cli::Precision;
+use crate::cli::{Device, Precision};
 use crate::compare::plan::{How, PlannedCell};
 use crate::compare::{Cell, Kind, Side, Training, share_right, subset};
 use crate::data::{Dataset, Example};
@@ -86,9 +86,11 @@ impl<'a> Cells<'a> {
         for path in [&args.task, &args.train, &args.data].into_iter().chain(others) {
             hash.update(std::fs::read(path).map_err(|e| Error::read(path, e))?);
         }
-        let budget = (args.steps, args.batch, args.max_rows, args.common.precision, args.common.threads);
+        let common = &args.common;
+        let budget = (args.steps, args.batch, args.max_rows, common.threads);
         // a longer prompt among the methods leaves less room for the text in front of which it stands
         hash.update(format!("{budget:?} {} {}", self.setup.context, env!("CARGO_PKG_VERSION")));
+        hash.update(common.arithmetic());
         Ok(format!("{:x}", hash.finalize()))
     }
 
@@ -232,7 +234,9 @@ impl<'a> Cells<'a> {
     fn common(&self, words: Words) -> Words {
         let common = &self.setup.args.common;
         let precision = (common.precision != Precision::F32).then_some("bf16");
-        words.maybe("--threads", common.threads.map(|n| n.to_string())).maybe("--precision", precision)
+        let device = (common.device == Device::Cuda).then_some("cuda");
+        let words = words.maybe("--threads", common.threads.map(|n| n.to_string()));
+        words.maybe("--precision", precision).maybe("--device", device)
     }
 
     /// Labels that `predict` prints.

@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::PretrainArgs;
-use crate::cli::Precision;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::pretrain::blocks::{self, Masked, Rest, Vocabulary};
@@ -24,7 +23,7 @@ pub(super) struct Material {
     pub model: LanguageModel,
     /// Tokens of a block.
     context: usize,
-    precision: Precision,
+    arithmetic: &'static str,
     pub examples: Box<dyn Examples>,
     pub valid: Vec<Row>,
     pub n_documents: usize,
@@ -44,7 +43,7 @@ impl Material {
                 (made.path().to_path_buf(), Some(made))
             }
         };
-        let model = LanguageModel::open(&folder)?;
+        let model = args.common.model(&folder)?;
         model.check_speaks()?;
         let masked = match model.family() {
             Family::Causal => false,
@@ -87,13 +86,13 @@ impl Material {
             let why = "no document fell to validation; give more text or a larger --valid-fraction";
             return Err(Error::Input(why.into()));
         }
-        let (_made, seed, precision) = (made, args.seed, args.common.precision);
+        let (_made, seed, arithmetic) = (made, args.seed, args.common.arithmetic());
         Ok(Material {
             folder,
             _made,
             model,
             context,
-            precision,
+            arithmetic,
             examples,
             valid,
             n_documents,
@@ -102,12 +101,12 @@ impl Material {
         })
     }
 
-    /// Names text, model, seed and precision: a resumed run must have the same.
+    /// Names text, model, seed and arithmetic: a resumed run must have the same.
     pub(super) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.model.fingerprint());
         hash.update(self.seed.to_le_bytes());
-        hash.update(format!("{:?}", self.precision));
+        hash.update(self.arithmetic);
         let train = (0..self.examples.n_rows()).map(|i| self.examples.row(i, 0));
         for row in train.chain(self.valid.iter().cloned()) {
             row.sources().for_each(|source| match source {

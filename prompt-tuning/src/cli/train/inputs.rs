@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use super::TrainArgs;
 use crate::adapter::{Adapter, AdapterConfig, BaseModel, Provenance};
 use crate::checkpoint_folder;
+use crate::cli;
 use crate::cli::session::{Session, check_prompt_length, task_for_prompt};
-use crate::cli::{self, Precision};
 use crate::data::{self, Labels};
 use crate::encode::TaskEncoder;
 use crate::error::{Error, Result};
@@ -221,9 +221,7 @@ impl Inputs {
         hash.update(self.init.to_string());
         hash.update((self.session.n_ahead as u64).to_le_bytes());
         self.session.model.config().labels.iter().flatten().for_each(|label| hash.update(label));
-        if args.common.precision != Precision::F32 {
-            hash.update("bf16"); // other numbers at every step
-        }
+        hash.update(args.common.arithmetic()); // other numbers at every step
         self.rows.iter().for_each(|row| hash_row(&mut hash, row));
         hash.update(self.metric_name());
         match &self.dev {

@@ -1,0 +1,53 @@
+//! Steps of the optimizers, on parameters where they lie, and what is asked of gradients before.
+
+use kernels::optim::{self as kernel, Adafactor, AdamW, FactoredMoments, Sgd};
+use kernels::{Isa, elementwise};
+
+use crate::Tensor;
+
+/// One step of AdamW; `step` counts from 1, and `m` and `v` are the moments.
+pub fn adamw(settings: AdamW, step: u64, grad: &Tensor, [param, m, v]: [&mut Tensor; 3]) {
+    on_gpu!(|gpu| &[&*param] => gpu.change([param, m, v], |all| {
+        kernel::cuda::adamw(gpu.launcher(), settings, step, gpu.read(grad)?.slice(), all)
+    }));
+    let (param, m, v) = (param.make_mut(), m.make_mut(), v.make_mut());
+    kernel::adamw(Isa::best(), settings, step, param, grad.f32s(), m, v);
+}
+
+/// One step of gradient descent.
+pub fn sgd(settings: Sgd, grad: &Tensor, [param, velocity]: [&mut Tensor; 2]) {
+    on_gpu!(|gpu| &[&*param] => gpu.change([param, velocity], |[param, velocity]| {
+        kernel::cuda::sgd(gpu.launcher(), settings, gpu.read(grad)?.slice(), param, velocity)
+    }));
+    kernel::sgd(Isa::best(), settings, param.make_mut(), grad.f32s(), velocity.make_mut());
+}
+
+/// One step of Adafactor; `step` counts from 1, and `row` and `col` are the moments. On the CPU, wherever they lie.
+pub fn adafactor(settings: Adafactor, step: u64, grad: &Tensor, all: [&mut Tensor; 3]) {
+    let mut numbers = all.each_ref().map(|tensor| tensor.f32s().to_vec());
+    let [param, row, col] = &mut numbers;
+    let moments = FactoredMoments { row, col };
+    kernel::adafactor(Isa::best(), settings, step, param, grad.f32s(), moments);
+    all.into_iter().zip(&numbers).for_each(|(tensor, numbers)| tensor.set(numbers));
+}
+
+/// The sum of all squares.
+pub fn sum_of_squares(x: &Tensor) -> f64 {
+    on_gpu!(|gpu| &[x] => {
+        let n = elementwise::cuda::squares(x.len());
+        let sums = gpu.one(&[n], |sums| {
+            elementwise::cuda::sums_of_squares(gpu.launcher(), gpu.read(x)?.slice(), sums)
+        });
+        sums.f32s().iter().map(|&x| f64::from(x)).sum()
+    });
+    elementwise::sum_of_squares(x.f32s())
+}
+
+/// Multiplies all numbers by `factor`.
+pub fn shorten(x: &mut Tensor, factor: f32) {
+    on_gpu!(|gpu| &[&*x] => {
+        let _ = gpu;
+        *x = super::pointwise::scale(factor, x);
+    });
+    x.make_mut().iter_mut().for_each(|x| *x *= factor);
+}
