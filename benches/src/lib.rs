@@ -14,6 +14,7 @@
 //! | [`report`], [`table`], [`markdown`], [`chart`] | the numbers, and three ways to show them |
 //! | [`ladder`] | from the triple loop to the kernel |
 //! | [`step`] | a whole training step: its arithmetic counted, its time measured |
+//! | [`gpu`] | every operation on the GPU: compared with the CPU, then timed, and the step there |
 //! | [`generation`] | greedy generation: tokens per second, beside the bound by bandwidth |
 
 pub mod case;
@@ -23,6 +24,7 @@ pub mod chart;
 pub mod clock;
 pub mod data;
 pub mod generation;
+pub mod gpu;
 pub mod ladder;
 pub mod machine;
 pub mod markdown;

@@ -28,6 +28,8 @@ enum Command {
     Step(commands::step::Args),
     /// Greedy generation from a checkpoint: tokens per second.
     Generate(commands::generate::Args),
+    /// Every operation on the GPU: compared with the CPU, then timed; and training steps there.
+    Gpu(commands::gpu::Args),
     /// Writes a random checkpoint of a known shape, and rows of token ids.
     Shape(commands::step::ShapeArgs),
 }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Ladder(args) => commands::ladder::run(args),
         Command::Step(args) => commands::step::run(args),
         Command::Generate(args) => commands::generate::run(args),
+        Command::Gpu(args) => commands::gpu::run(args),
         Command::Shape(args) => commands::step::make_shape(args),
     };
     match result {

@@ -44,6 +44,14 @@ fn memory_launches_and_errors() {
     sum.copy_to(&mut y).unwrap();
     assert!(y.iter().zip(&x).all(|(y, x)| *y == x + 0.5));
 
+    // a copy on the device
+    let mut copy = driver.allocate::<f32>(1001).unwrap();
+    copy.copy_from(&sum).unwrap();
+    let mut again = vec![0.0f32; 1001];
+    copy.copy_to(&mut again).unwrap();
+    assert_eq!(again, y);
+    drop(copy);
+
     // memory comes back, and what is too much is said
     let (before, all) = driver.memory().unwrap();
     let large = driver.allocate::<f32>(50_000_000).unwrap();

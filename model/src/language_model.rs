@@ -361,8 +361,11 @@ impl LanguageModel {
     /// Why the model computes NaN, if something failed on the GPU, or its weights are the reason: names the tensor. Reads
     /// every weight.
     pub fn explain_non_finite(&self) -> Option<String> {
-        if let Err(failed) = tensor::device::check() {
-            return Some(format!("the GPU failed: {failed}"));
+        let is_there = self.embedding.tensor().device() == Device::Cuda;
+        if let (true, Err(failed)) = (is_there, tensor::device::check()) {
+            let is_full = matches!(failed, tensor::Error::Device { out_of_memory: true, .. });
+            let advice = if is_full { "; smaller batches need less memory" } else { "" };
+            return Some(format!("the GPU failed: {failed}{advice}"));
         }
         let name = self.checkpoint.first_non_finite()?;
         Some(format!("the weight `{name}` holds a NaN or an infinity; download the model again"))

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use autograd::{Tape, Value};
 use common::{Fixture, MASKED, forest_logits, loss_and_gradient, model_path, sources};
+use kernels::matmul::Precision;
 use kernels::testing::{Rng, Tolerance, close};
 use libloading::Library;
 use prompt_tuning_model::generate::Options;
@@ -138,6 +139,23 @@ fn gradients_of_weights() {
         for ((name, here), (_, there)) in all {
             check(&name, &f, &there, &here);
         }
+    }
+}
+
+#[test]
+fn products_rounded_to_bf16_change_the_third_digit() {
+    if !there_is_a_gpu() {
+        return;
+    }
+    for name in ["gpt2-tied-f32", "llama-gqa-tied-bf16"] {
+        let f = Fixture::open(name);
+        let (mut model, rows, prompt) = (on_gpu(&f), rows(&f, f.n_virtual()), f.tensor("prompt.init"));
+        let (exact, ..) = loss_and_gradient(&model, &rows, &prompt);
+        model.set_precision(Precision::Bf16);
+        let (rounded, ..) = loss_and_gradient(&model, &rows, &prompt);
+        device::check().expect("nothing fails");
+        let change = ((rounded - exact) / exact).abs();
+        assert!(change > 0.0 && change < 1e-2, "{name}: {exact} {rounded}");
     }
 }
 

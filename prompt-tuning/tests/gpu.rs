@@ -52,8 +52,7 @@ fn train(gpu: Option<&Path>, steps: usize, out: &Path, more: &[&str]) -> Command
     let (model, data) = (fixture::folder("gpt2-text"), reviews("train.jsonl"));
     let steps = steps.to_string();
     let run = ["train", "--json", "--model", text(&model), "--task", text(&task), "--train", text(&data)];
-    let settings =
-        ["--out", text(out), "--steps", &steps, "--batch", "4", "--lr", "0.01", "--save-every", "2"];
+    let settings = ["--out", text(out), "--steps", &steps, "--batch", "4", "--lr", "0.01"];
     program(gpu, &[&run, settings.as_slice(), more].concat())
 }
 
@@ -129,15 +128,16 @@ fn a_broken_gpu_ends_a_run_that_can_be_resumed() {
     let Some(gpu) = stand_in() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
-    succeed(&mut train(Some(gpu), 6, &whole, &[]));
+    let often = ["--save-every", "2"];
+    succeed(&mut train(Some(gpu), 6, &whole, &often));
     // more than three steps, and less than six
     let launches = 3 * launches_of_a_step(gpu, folder.path());
     let ended =
-        train(Some(gpu), 6, &broken, &[]).env("STAND_IN_LAUNCHES", launches.to_string()).output().unwrap();
+        train(Some(gpu), 6, &broken, &often).env("STAND_IN_LAUNCHES", launches.to_string()).output().unwrap();
     let why = failure(ended);
     assert!(why.contains("the GPU failed") && why.contains("CUDA_ERROR_LAUNCH_FAILED (719)"), "{why}");
     assert!(losses(&broken).len() < 6);
-    succeed(&mut train(Some(gpu), 6, &broken, &["--resume"]));
+    succeed(&mut train(Some(gpu), 6, &broken, &["--save-every", "2", "--resume"]));
     assert_eq!(losses(&broken), losses(&whole));
     let adapter = |out: &Path| std::fs::read(out.join("adapter_model.safetensors")).expect("an adapter");
     assert_eq!(adapter(&broken), adapter(&whole));
@@ -150,6 +150,28 @@ fn launches_of_a_step(gpu: &Path, folder: &Path) -> usize {
         run.env("STAND_IN_LAUNCHES", n.to_string()).output().expect("it runs").status.success()
     };
     (3..).map(|power| 1 << power).find(succeeds).expect("some number is enough")
+}
+
+/// The last launch of all changes a weight: if it fails, so does the run, and nothing is written in the name of a result.
+#[test]
+fn a_failure_in_the_last_step_of_an_optimizer_is_one() {
+    let Some(gpu) = stand_in() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |n: usize, name: &str| {
+        let mut run = train(Some(gpu), 1, &folder.path().join(name), &["--method", "full", "--no-state"]);
+        run.env("STAND_IN_LAUNCHES", n.to_string()).output().expect("it runs")
+    };
+    let (mut too_few, mut enough) = (0, 1 << 12);
+    while enough - too_few > 1 {
+        let n = (enough + too_few) / 2;
+        match run(n, &format!("{n}")).status.success() {
+            true => enough = n,
+            false => too_few = n,
+        }
+    }
+    assert!(failure(run(too_few, "last")).contains("the GPU failed"));
+    assert!(!folder.path().join("last/model.safetensors").exists());
+    assert!(run(enough, "all").status.success() && folder.path().join("all/model.safetensors").exists());
 }
 
 #[test]

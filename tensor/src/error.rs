@@ -81,13 +81,14 @@ pub enum Error {
     Device {
         /// What failed.
         why: String,
+        /// Whether its memory was too small.
+        out_of_memory: bool,
     },
 }
 
 #[cfg(feature = "cuda")]
 impl Error {
     pub(crate) fn of_gpu(failed: &kernels::cuda::Failed) -> Error {
-        let advice = if failed.is_out_of_memory() { "; smaller batches need less memory" } else { "" };
-        Error::Device { why: format!("{failed}{advice}") }
+        Error::Device { why: failed.to_string(), out_of_memory: failed.is_out_of_memory() }
     }
 }

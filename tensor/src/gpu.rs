@@ -17,6 +17,9 @@ use crate::{Buffer as HostBuffer, Error, Result, Storage, Tensor, ops};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gpu(&'static Driver);
 
+/// The GPU, once somebody has asked for it.
+static STARTED: OnceLock<Gpu> = OnceLock::new();
+
 /// What failed first.
 static FAILED: OnceLock<Failed> = OnceLock::new();
 
@@ -30,9 +33,27 @@ pub(crate) fn read_back_here() -> usize {
     READ_BACK.get()
 }
 
+/// Waits, if something was started.
+pub(crate) fn settle() {
+    if let Some(Gpu(driver)) = STARTED.get() {
+        attempt(|| driver.wait());
+    }
+}
+
 /// The first failure, if there was one.
 pub(crate) fn check() -> Result<()> {
     FAILED.get().map_or(Ok(()), |failed| Err(Error::of_gpu(failed)))
+}
+
+/// Seconds that the GPU needs for what `work` launches.
+pub(crate) fn seconds(work: impl FnOnce()) -> Result<f64> {
+    let Gpu(driver) = Gpu::get()?;
+    let milliseconds = driver.timed(|| {
+        work();
+        Ok(())
+    });
+    check()?;
+    Ok(f64::from(milliseconds.map_err(|failed| Error::of_gpu(&failed))?) / 1e3)
 }
 
 /// The memory of a tensor there.
@@ -148,7 +169,8 @@ fn nothing_there() -> Failed {
 impl Gpu {
     /// Starts it, the first time.
     pub(crate) fn get() -> Result<Gpu> {
-        Driver::get().map(Gpu).map_err(|failed| Error::of_gpu(&failed))
+        let gpu = Driver::get().map(Gpu).map_err(|failed| Error::of_gpu(&failed))?;
+        Ok(*STARTED.get_or_init(|| gpu))
     }
 
     /// The GPU, if one of `tensors` lies there: then the operation runs there.
@@ -270,13 +292,16 @@ impl Gpu {
         self.0.upload(numbers)
     }
 
-    /// The tensor with its numbers on the GPU; the CPU keeps what it has.
+    /// The tensor with its numbers on the GPU; the CPU keeps what lies in a file.
     pub(crate) fn tensor(self, tensor: &Tensor) -> Tensor {
         if matches!(tensor.storage(), Storage::Cuda(_)) {
             return tensor.clone();
         }
         let numbers = attempt(|| self.numbers(tensor));
-        let host = OnceLock::from(tensor.storage().clone());
+        let host = match tensor.is_of_a_file() {
+            true => OnceLock::from(tensor.storage().clone()),
+            false => OnceLock::new(),
+        };
         Tensor::of_gpu(tensor.shape(), tensor.dtype(), OnGpu { gpu: self, numbers, host })
     }
 

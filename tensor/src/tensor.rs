@@ -84,8 +84,13 @@ impl Tensor {
         match device {
             #[cfg(feature = "cuda")]
             Device::Cuda => Ok(crate::gpu::Gpu::get()?.tensor(self)),
-            _ => Ok(Tensor { storage: self.host().clone(), ..self.clone() }),
+            _ => Ok(self.here()),
         }
+    }
+
+    /// The same numbers in the CPU's memory.
+    pub(crate) fn here(&self) -> Tensor {
+        Tensor { storage: self.host().clone(), ..self.clone() }
     }
 
     /// Where it is.

@@ -1,6 +1,7 @@
 //! The commands: arguments in, text out.
 
 pub(crate) mod generate;
+pub(crate) mod gpu;
 pub(crate) mod ladder;
 pub(crate) mod roofline;
 pub(crate) mod step;

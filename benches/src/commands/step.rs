@@ -6,6 +6,8 @@ use std::process::Command;
 use clap::ValueEnum;
 use prompt_tuning_benches::step::{self, Plan, report::StepRun, shape};
 
+use tensor::Device;
+
 use super::{say, write_between};
 
 /// Trains a prompt for some steps through the library, counts the arithmetic that the steps need, and shows examples
@@ -94,7 +96,7 @@ pub(crate) fn run(args: Args) -> Result<(), String> {
     if prompt == 0 || batch == 0 || steps == 0 {
         return Err("--prompt, --batch and --steps must be 1 or more".into());
     }
-    let run = step::run(&folder, &rows, Plan { prompt, batch, steps })?;
+    let run = step::run(&folder, &rows, Plan { prompt, batch, steps }, Device::Cpu)?;
     match args.json {
         true => say(&serde_json::to_string_pretty(&run).map_err(|e| e.to_string())?)?,
         false => say(&run.text())?,

@@ -13,6 +13,7 @@ use prompt_tuning::data::read_pairs;
 use prompt_tuning::encode::{PairEncoder, Reader};
 use prompt_tuning::train::batches::Batches;
 use prompt_tuning::train::{Examples, Settings, Trainer, memory};
+use tensor::Device;
 
 use crate::ceilings::{Arithmetic, Threads, operations_per_second};
 use crate::data;
@@ -53,12 +54,12 @@ pub fn trainer<'a>(model: &'a LanguageModel, rows: &'a dyn Examples, plan: Plan)
     Trainer::new(model, rows, settings, prompt)
 }
 
-/// Takes the steps of `plan`. The peak of the arithmetic is measured before each of them.
+/// Takes the steps of `plan` on a device. On the CPU, the peak of the arithmetic is measured before each of them.
 ///
 /// # Errors
 /// The model or its rows cannot be read, or the loss is not finite.
-pub fn run(folder: &Path, rows_file: &Path, plan: Plan) -> Result<StepRun, String> {
-    let model = LanguageModel::open(folder).map_err(|e| e.to_string())?;
+pub fn run(folder: &Path, rows_file: &Path, plan: Plan, device: Device) -> Result<StepRun, String> {
+    let model = LanguageModel::open_on(folder, device).map_err(|e| e.to_string())?;
     let rows = rows(rows_file, model.config(), plan.prompt)?;
     let mut trainer = trainer(&model, &rows, plan);
     let mut batches = Batches::new(rows.len(), plan.batch, None);
@@ -67,7 +68,8 @@ pub fn run(folder: &Path, rows_file: &Path, plan: Plan) -> Result<StepRun, Strin
     for step in 0..=plan.steps {
         let batch: Vec<Row> = batches.at(step as u64).iter().map(|&i| rows[i].clone()).collect();
         let flops = count::step(model.config(), &PackedBatch::from_rows(model.family(), &batch));
-        let peak = operations_per_second(isa, Arithmetic::F32, Threads::All).unwrap_or(0.0);
+        let peak = || operations_per_second(isa, Arithmetic::F32, Threads::All).unwrap_or(0.0);
+        let peak = if device == Device::Cpu { peak() } else { 0.0 };
         let done = trainer.step().map_err(|e| e.to_string())?;
         // the first step reads the weights from the file
         if step > 0 {
@@ -85,7 +87,7 @@ pub fn run(folder: &Path, rows_file: &Path, plan: Plan) -> Result<StepRun, Strin
     Ok(StepRun {
         machine: Machine::here(),
         model: model.config().name_or_path.clone(),
-        tier: isa.name().into(),
+        tier: if device == Device::Cpu { isa.name() } else { "cuda" }.into(),
         prompt: plan.prompt,
         batch: plan.batch,
         steps,

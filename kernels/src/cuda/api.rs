@@ -68,6 +68,7 @@ api! {
     free = cuMemFreeAsync(CUdeviceptr, CUstream);
     copy_to_device = cuMemcpyHtoDAsync_v2(CUdeviceptr, *const c_void, usize, CUstream);
     copy_to_host = cuMemcpyDtoHAsync_v2(*mut c_void, CUdeviceptr, usize, CUstream);
+    copy_on_device = cuMemcpyDtoDAsync_v2(CUdeviceptr, CUdeviceptr, usize, CUstream);
     load_module = cuModuleLoadData(*mut CUmodule, *const c_void);
     function = cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
     launch = cuLaunchKernel(

@@ -124,6 +124,22 @@ impl<T: Number> Buffer<T> {
         driver.wait_whatever_happened()
     }
 
+    /// Queues a copy of `other`, by the driver.
+    ///
+    /// # Errors
+    /// The copy is refused. Panics when the lengths differ.
+    pub fn copy_from(&mut self, other: &Buffer<T>) -> Result<(), Failed> {
+        assert_eq!(other.len, self.len, "as many numbers as the buffer has");
+        if self.len == 0 {
+            return Ok(());
+        }
+        let (driver, bytes) = (self.driver, self.len * size_of::<T>());
+        // SAFETY: two buffers of this length, which are freed on the stream, after the copy
+        driver.call("copying on the GPU", |api| unsafe {
+            (api.copy_on_device)(self.address, other.address, bytes, driver.stream())
+        })
+    }
+
     /// Copies what is here to `x`, when all that was launched is done.
     ///
     /// # Errors

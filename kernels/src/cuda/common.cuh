@@ -11,6 +11,8 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 #define INFINITE __int_as_float(0x7f800000)
 #define NOT_A_NUMBER __int_as_float(0x7fffffff)
+// a GPU sees for itself
+#define CHECK_ALIGNED(p, bytes)
 #endif
 
 #define ALL_LANES 0xffffffffu
@@ -38,11 +40,13 @@ struct alignas(4 * W) Vec {
 
 template <int W>
 DEVICE Vec<W> load(const float* p) {
+    CHECK_ALIGNED(p, 4 * W)
     return *reinterpret_cast<const Vec<W>*>(p);
 }
 
 template <int W>
 DEVICE void store(float* p, const Vec<W>& v) {
+    CHECK_ALIGNED(p, 4 * W)
     *reinterpret_cast<Vec<W>*>(p) = v;
 }
 

@@ -20,6 +20,7 @@ images![
     "elementwise",
     "embedding",
     "layer_norm",
+    "matmul_bf16",
     "matmul_f32",
     "optim",
     "rms_norm",

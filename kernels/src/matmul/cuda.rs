@@ -6,8 +6,9 @@ use super::{Layout, Order, Size, reference::Shape, rows};
 use crate::cuda::{Arg, Failed, Launch, Launcher, Slice, SliceMut};
 
 const FILE: &str = "matmul_f32";
+const FILE_OF_TENSOR_CORES: &str = "matmul_bf16";
 
-/// Rows and columns of the tile of a block, and its threads, as in `matmul_f32.cu`.
+/// Rows and columns of the tile of a block, and its threads, as in `matmul_f32.cu` and `matmul_bf16.cu`.
 const TILE: usize = 128;
 const THREADS: u32 = 256;
 /// Side of the square of threads of a block of the first rung.
@@ -36,11 +37,11 @@ impl Elements<'_> {
         self.len() == 0
     }
 
-    /// Bytes of a vector of four.
-    fn bytes_of_four(&self) -> u64 {
+    /// Bytes of one.
+    fn bytes_of_one(&self) -> usize {
         match self {
-            Elements::F32(_) => 16,
-            Elements::Bf16(_) => 8,
+            Elements::F32(_) => 4,
+            Elements::Bf16(_) => 2,
         }
     }
 }
@@ -62,6 +63,9 @@ pub enum Rung {
     /// Tiles in shared memory and registers, f32 arithmetic.
     #[default]
     Tiled,
+    /// Tiles in shared memory, tensor cores: both factors are rounded to bf16, sums are f32
+    /// ([`super::Precision::Bf16`]). A gradient with respect to the weight is not.
+    TensorCores,
 }
 
 /// A weight matrix that maps `n_in` features to `n_out`.
@@ -200,9 +204,12 @@ impl Product<'_> {
     /// The kernel, and a block per tile.
     fn launch(&self) -> Launch {
         let Size { m, n, .. } = self.size;
-        let name = self.kernel();
-        let side = if self.rung == Rung::Naive { SQUARE } else { TILE };
-        let mut launch = Launch::new(FILE, name, n.div_ceil(side), THREADS).rows(m.div_ceil(side));
+        let (file, side) = match self.rung {
+            Rung::Naive => (FILE, SQUARE),
+            Rung::Tiled => (FILE, TILE),
+            Rung::TensorCores => (FILE_OF_TENSOR_CORES, TILE),
+        };
+        let mut launch = Launch::new(file, self.kernel(), n.div_ceil(side), THREADS).rows(m.div_ceil(side));
         if self.rung == Rung::Naive {
             launch.block = [SQUARE as u32; 2];
         }
@@ -210,33 +217,52 @@ impl Product<'_> {
     }
 
     fn kernel(&self) -> &'static str {
-        let names = match (&self.b, self.order) {
-            (Elements::F32(_), Order::RowMajor) => {
-                ["product_f32_rows_naive", "product_f32_rows", "product_f32_rows_aligned"]
-            }
-            (Elements::F32(_), Order::Transposed) => {
-                ["product_f32_columns_naive", "product_f32_columns", "product_f32_columns_aligned"]
-            }
-            (Elements::Bf16(_), Order::RowMajor) => {
-                ["product_bf16_rows_naive", "product_bf16_rows", "product_bf16_rows_aligned"]
-            }
-            (Elements::Bf16(_), Order::Transposed) => {
-                ["product_bf16_columns_naive", "product_bf16_columns", "product_bf16_columns_aligned"]
-            }
+        let [naive, tiled, on_tensor_cores] = match (&self.b, self.order) {
+            (Elements::F32(_), Order::RowMajor) => [
+                ["product_f32_rows_naive"; 2],
+                ["product_f32_rows", "product_f32_rows_aligned"],
+                ["tensor_f32_rows", "tensor_f32_rows_aligned"],
+            ],
+            (Elements::F32(_), Order::Transposed) => [
+                ["product_f32_columns_naive"; 2],
+                ["product_f32_columns", "product_f32_columns_aligned"],
+                ["tensor_f32_columns", "tensor_f32_columns_aligned"],
+            ],
+            (Elements::Bf16(_), Order::RowMajor) => [
+                ["product_bf16_rows_naive"; 2],
+                ["product_bf16_rows", "product_bf16_rows_aligned"],
+                ["tensor_bf16_rows", "tensor_bf16_rows_aligned"],
+            ],
+            (Elements::Bf16(_), Order::Transposed) => [
+                ["product_bf16_columns_naive"; 2],
+                ["product_bf16_columns", "product_bf16_columns_aligned"],
+                ["tensor_bf16_columns", "tensor_bf16_columns_aligned"],
+            ],
         };
         match self.rung {
-            Rung::Naive => names[0],
-            Rung::Tiled if self.is_aligned() => names[2],
-            Rung::Tiled => names[1],
+            Rung::Naive => naive[0],
+            Rung::Tiled => tiled[usize::from(self.is_aligned())],
+            Rung::TensorCores => on_tensor_cores[usize::from(self.is_weight_aligned())],
         }
     }
 
     /// Whether rows are whole groups of four that can be read at once.
     fn is_aligned(&self) -> bool {
+        let (Arg(a), k) = (self.a.into(), self.size.k);
+        a.is_multiple_of(16) && k.is_multiple_of(4) && self.are_rows_of_b_whole(4 * self.b.bytes_of_one())
+    }
+
+    /// Whether rows of the weight are whole groups of 16 bytes that can be read at once. These kernels see for themselves
+    /// how the activations lie.
+    fn is_weight_aligned(&self) -> bool {
+        self.are_rows_of_b_whole(16)
+    }
+
+    /// Whether rows of `B` are whole groups of so many bytes, on boundaries of them.
+    fn are_rows_of_b_whole(&self, bytes: usize) -> bool {
         let Size { k, n, .. } = self.size;
         let row_of_b = if self.order == Order::RowMajor { n } else { k };
-        let (Arg(a), Arg(b)) = (self.a.into(), self.b.into());
-        let aligned = a.is_multiple_of(16) && b.is_multiple_of(self.b.bytes_of_four());
-        aligned && k.is_multiple_of(4) && row_of_b.is_multiple_of(4)
+        let Arg(b) = self.b.into();
+        b.is_multiple_of(bytes as u64) && (row_of_b * self.b.bytes_of_one()).is_multiple_of(bytes)
     }
 }

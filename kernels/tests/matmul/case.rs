@@ -140,7 +140,10 @@ impl Case {
         let (d_w, d_w_scale) = (ref_weight(<[f64]>::to_vec), ref_weight(abs));
         let (d_x, d_x_scale) = (ref_backward(<[f64]>::to_vec), ref_backward(abs));
         #[cfg(feature = "cuda")]
-        self.check_on_the_gpu((&out, &out_scale), (&d_x, &d_x_scale), (&d_w, &d_w_scale));
+        {
+            self.check_on_the_gpu((&out, &out_scale), (&d_x, &d_x_scale), (&d_w, &d_w_scale));
+            self.check_tensor_cores();
+        }
         for isa in Isa::available() {
             let what = |name| format!("{name} {} m={} {shape:?}", isa.name(), self.m);
             assert_bound(&what("forward"), &self.forward(isa), &out, (&out_scale, shape.n_in));

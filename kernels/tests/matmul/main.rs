@@ -4,7 +4,11 @@ mod case;
 #[cfg(feature = "cuda")]
 #[path = "../shim/host.rs"]
 mod host;
+#[cfg(feature = "cuda")]
+mod instructions;
 mod large;
+#[cfg(feature = "cuda")]
+mod tensor_cores;
 
 use case::{Case, DTYPES, Dtype, LAYOUTS, Stored, abs, assert_bound};
 use half::bf16;

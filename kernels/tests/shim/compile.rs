@@ -38,7 +38,7 @@ pub(crate) fn library(sources: &[&str], options: &[&str]) -> Option<PathBuf> {
         .args(sources.iter().map(|source| shim.join(source)))
         .args(["-x", "c++"])
         .args(kernels(&root.join("src")))
-        .arg(shim.join("faults.cu"))
+        .args(["faults.cu", "instructions.cu"].map(|source| shim.join(source)))
         .output()
         .expect("it has run before");
     assert!(output.status.success(), "{compiler}:\n{}", String::from_utf8_lossy(&output.stderr));

@@ -179,6 +179,13 @@ int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void*) {
     std::memcpy(reinterpret_cast<void*>(to), from, bytes);
     return SUCCESS;
 }
+int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void*) {
+    std::lock_guard<std::mutex> turn(lock);
+    if (broken) return LAUNCH_FAILED;
+    if (!is_ours(to, bytes) || !is_ours(from, bytes)) return INVALID_VALUE;
+    std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
+    return SUCCESS;
+}
 int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) {
     std::lock_guard<std::mutex> turn(lock);
     if (broken) return LAUNCH_FAILED;

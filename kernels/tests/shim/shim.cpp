@@ -1,6 +1,9 @@
 // Fibers, barriers and the scheduler of the shim.
 #include "shim.h"
 
+#include "tensor_cores.h"
+
+#include <link.h>
 #include <sys/mman.h>
 
 #include <cstdarg>
@@ -13,9 +16,6 @@
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
-
-extern "C" __attribute__((weak)) unsigned char __start_shim_shared[];
-extern "C" __attribute__((weak)) unsigned char __stop_shim_shared[];
 
 namespace shim {
 
@@ -78,6 +78,12 @@ static void prepare(Fiber* fiber, unsigned char* stack, size_t bytes, void (*ent
 
 enum State { READY, AT_BARRIER, AT_MEETING, ENDED };
 
+// 16 bytes on their way to shared memory
+struct Copy {
+    void* to;
+    unsigned char bytes[16];
+};
+
 struct Thread {
     Place place;
     Fiber fiber;
@@ -85,6 +91,7 @@ struct Thread {
     u32 lanes = 0;           // of the meeting
     const char* at = "";     // where it waits
     u32 meetings = 0;        // of all lanes, so far: the parity chooses the mailbox
+    std::vector<Copy> copies{};  // that have not arrived
 };
 
 static std::vector<Thread> threads;
@@ -107,10 +114,11 @@ struct Entry {
 };
 
 // two of each, by turns: a lane may be at the next operation of the whole warp before the last one has read
-static unsigned char mail[32][2][32][16];
+static unsigned char mail[32][2][32][32];
 
 // the schedule
 enum Order { FORWARD, BACKWARD, RANDOM };
+static Order schedule;
 static u64 random_state;
 static u32 below(u32 n) {
     random_state ^= random_state << 13;
@@ -160,7 +168,7 @@ void meet(u32 lanes, const char* what) {
         if (other.state == ENDED) fail("%s: lane %u of %08x has ended", what, i, lanes);
         if (other.state != AT_MEETING) {
             all = false;
-        } else if (other.lanes != lanes || std::strcmp(other.at, what) != 0) {
+        } else if (other.lanes != lanes || (other.at != what && std::strcmp(other.at, what) != 0)) {
             fail("the warp is at %s of %08x and at %s of %08x", what, lanes, other.at, other.lanes);
         }
     }
@@ -175,6 +183,56 @@ void meet(u32 lanes, const char* what) {
         // lanes that meet without the others must stay with their mailboxes
         if (lanes == ~0u) threads[first + i].meetings++;
     }
+}
+
+// ---- shared memory: what this library has of its own in this thread of the operating system
+
+struct Bytes {
+    unsigned char *begin, *end;
+};
+
+static Bytes shared_memory() {
+    // with it the others come to be
+    static thread_local unsigned char one_of_it;
+    Bytes found = {&one_of_it, nullptr};
+    dl_iterate_phdr(
+        [](dl_phdr_info* library, size_t, void* result) {
+            Bytes& found = *static_cast<Bytes*>(result);
+            unsigned char* begin = static_cast<unsigned char*>(library->dlpi_tls_data);
+            for (u32 i = 0; begin && i < library->dlpi_phnum; i++) {
+                unsigned char* end = begin + library->dlpi_phdr[i].p_memsz;
+                if (library->dlpi_phdr[i].p_type != PT_TLS || found.begin < begin || found.begin >= end) continue;
+                return found = {begin, end}, 1;
+            }
+            return 0;
+        },
+        &found);
+    return found;
+}
+
+static Bytes shared;  // of the thread that launches
+
+// ---- copies to shared memory that a thread waits for
+
+void check_shared(const void* p, const char* what) {
+    const unsigned char* byte = static_cast<const unsigned char*>(p);
+    if (byte < shared.begin || byte + 16 > shared.end) fail("%s: outside of shared memory", what);
+    if (size_t(p) % 16 != 0) fail("%s: not on 16 bytes of shared memory", what);
+}
+
+void start_copy(void* to, const void* from) {
+    Copy copy = {to, {}};
+    if (from) std::memcpy(copy.bytes, from, sizeof copy.bytes);
+    // BACKWARD, and half of those of RANDOM: at once
+    if (schedule == BACKWARD || (schedule == RANDOM && below(2) == 0))
+        std::memcpy(to, copy.bytes, sizeof copy.bytes);
+    else
+        threads[running].copies.push_back(copy);
+}
+
+void wait_for_copies() {
+    for (const Copy& copy : threads[running].copies) std::memcpy(copy.to, copy.bytes, sizeof copy.bytes);
+    threads[running].copies.clear();
 }
 
 // ---- __syncthreads: the last thread that comes releases the others
@@ -233,16 +291,16 @@ static void resume(u32 i) {
 }
 
 // The order in which the threads get their turn. RANDOM lets whole warps wait for some rounds, so that they drift apart.
-static void run_threads(Order order) {
+static void run_threads() {
     const u32 n = u32(threads.size());
     u32 held[32] = {};
     while (alive > 0) {
         moved = false;
-        if (order == RANDOM)
+        if (schedule == RANDOM)
             for (u32& rounds : held) rounds = rounds > 0 ? rounds - 1 : below(4) == 0 ? below(6) : 0;
-        const u32 start = order == RANDOM ? below(n) : 0;
+        const u32 start = schedule == RANDOM ? below(n) : 0;
         for (u32 k = 0; k < n; k++) {
-            const u32 i = order == BACKWARD ? n - 1 - k : (start + k) % n;
+            const u32 i = schedule == BACKWARD ? n - 1 - k : (start + k) % n;
             if (threads[i].state != READY) continue;
             if (held[i >> 5] > 0) {
                 moved = true;
@@ -260,17 +318,17 @@ static void run_threads(Order order) {
     }
 }
 
-static void run_block(dim3 grid, dim3 size, dim3 block, Order order) {
+static void run_block(dim3 grid, dim3 size, dim3 block) {
     const u32 n = size.x * size.y * size.z;
     threads.assign(n, Thread{});
     alive = n;
     at_barrier = 0;
-    if (__start_shim_shared) std::memset(__start_shim_shared, 0xff, size_t(__stop_shim_shared - __start_shim_shared));
+    std::memset(shared.begin, 0xff, size_t(shared.end - shared.begin));
     for (u32 i = 0; i < n; i++) {
         threads[i].place = {{i % size.x, i / size.x % size.y, i / (size.x * size.y)}, block, size, grid};
         prepare(&threads[i].fiber, stack(i), STACK, fiber_main);
     }
-    run_threads(order);
+    run_threads();
 }
 
 // by file, without folder and ending, and name
@@ -321,10 +379,13 @@ extern "C" const char* shim_run(const void* kernel, const u32 grid[3], const u32
         if (const char* why = refused(grid, block)) fail("%s", why);
         entry = static_cast<const Entry*>(kernel);
         kernel_arguments = arguments;
+        schedule = Order(order);
+        shared = shared_memory();
+        if (!shared.end) fail("shared memory is not to be found");
         for (u32 z = 0; z < grid[2]; z++)
             for (u32 y = 0; y < grid[1]; y++)
                 for (u32 x = 0; x < grid[0]; x++)
-                    run_block({grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, {x, y, z}, Order(order));
+                    run_block({grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, {x, y, z});
     } catch (const std::exception& error) {
         failure = error.what();
         return failure.c_str();

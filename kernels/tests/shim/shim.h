@@ -28,8 +28,9 @@ typedef uint64_t u64;
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 #define __align__(bytes) __attribute__((aligned(bytes)))
-// one section for all of it, so that it can be poisoned
-#define __shared__ static __attribute__((section("shim_shared")))
+// all of it in one place, so that it can be poisoned: memory of the operating system's thread, as nothing else is. (A
+// section would do, but g++ leaves out of it what is in a template.)
+#define __shared__ static thread_local
 
 struct dim3 {
     u32 x = 1, y = 1, z = 1;
@@ -49,12 +50,12 @@ extern Place* here;  // of the fiber that runs
 void barrier(const char* where);
 void meet(u32 lanes, const char* what);           // all `lanes` of the warp come to the same operation
 u32 lane();
-unsigned char* mailbox(u32 lane);                 // 16 bytes of each lane of this warp, for the operation it is at
+unsigned char* mailbox(u32 lane);                 // 32 bytes of each lane of this warp, for the operation it is at
 [[noreturn]] void fail(const char* format, ...);  // ends the launch with a message
 
 template <class T>
 T shuffle(u32 lanes, T value, u32 from, const char* what) {
-    static_assert(sizeof(T) <= 16, "a mailbox has 16 bytes");
+    static_assert(sizeof(T) <= 32, "a mailbox has 32 bytes");
     std::memcpy(mailbox(lane()), &value, sizeof value);
     const unsigned char* there = mailbox(from & 31);
     meet(lanes, what);
@@ -114,6 +115,10 @@ inline u32 __ballot_sync(u32 lanes, bool condition) {
         if (lanes >> i & 1) bits |= u32(::shim::shuffle(lanes, u32(condition), i, "__ballot_sync")) << i;
     return bits;
 }
+
+// a CPU would read and write vectors between boundaries too
+#define CHECK_ALIGNED(p, bytes) \
+    if (size_t(p) % (bytes) != 0) ::shim::fail("a vector is not on %d bytes", int(bytes));
 
 #define INFINITE __builtin_inff()
 #define NOT_A_NUMBER __builtin_nanf("")

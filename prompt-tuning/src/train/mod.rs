@@ -261,6 +261,7 @@ impl<'a> Trainer<'a> {
             }
             observer.checkpoint(&self.state, false)?;
         }
+        tensor::device::settled().map_err(gpu_failed)?;
         observer.checkpoint(&self.state, true)?;
         Ok(ending)
     }
@@ -325,6 +326,7 @@ impl<'a> Trainer<'a> {
         for ((parameter, optimizer), grad) in learner.parameters_mut().iter_mut().zip(optimizers).zip(grads) {
             optimizer.step(lr, &mut parameter.tensor, &grad);
         }
+        tensor::device::check().map_err(gpu_failed)?;
         self.state.progress.step += 1;
         Ok(StepReport {
             step: step + 1,
@@ -368,4 +370,9 @@ impl<'a> Trainer<'a> {
             }
         })
     }
+}
+
+/// What was computed on the GPU is not to be believed.
+fn gpu_failed(why: tensor::Error) -> Error {
+    Error::Failure(format!("the GPU failed: {why}"))
 }

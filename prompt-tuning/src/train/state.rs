@@ -80,6 +80,8 @@ impl State {
         for p in self.best.iter().flat_map(Learner::parameters) {
             tensors.push((best_name(p), p.shape().to_vec(), bytes(p.values())));
         }
+        // numbers that could not be read from a GPU must not take the place of good ones
+        tensor::device::check().map_err(super::gpu_failed)?;
         let failed = |e: &dyn std::fmt::Display| Error::Failure(format!("training state: {e}"));
         let views: Vec<_> = tensors
             .iter()

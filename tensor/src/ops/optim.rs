@@ -22,13 +22,18 @@ pub fn sgd(settings: Sgd, grad: &Tensor, [param, velocity]: [&mut Tensor; 2]) {
     kernel::sgd(Isa::best(), settings, param.make_mut(), grad.f32s(), velocity.make_mut());
 }
 
-/// One step of Adafactor; `step` counts from 1, and `row` and `col` are the moments. On the CPU, wherever they lie.
-pub fn adafactor(settings: Adafactor, step: u64, grad: &Tensor, all: [&mut Tensor; 3]) {
-    let mut numbers = all.each_ref().map(|tensor| tensor.f32s().to_vec());
-    let [param, row, col] = &mut numbers;
-    let moments = FactoredMoments { row, col };
-    kernel::adafactor(Isa::best(), settings, step, param, grad.f32s(), moments);
-    all.into_iter().zip(&numbers).for_each(|(tensor, numbers)| tensor.set(numbers));
+/// One step of Adafactor; `step` counts from 1, and `row` and `col` are the moments. Those on a GPU are read back, and sent again:
+/// there is no kernel.
+pub fn adafactor(settings: Adafactor, step: u64, grad: &Tensor, [param, row, col]: [&mut Tensor; 3]) {
+    on_gpu!(|gpu| &[&*param] => {
+        let _ = gpu;
+        let all = [param, row, col];
+        let [mut param, mut row, mut col] = all.each_ref().map(|tensor| tensor.here());
+        adafactor(settings, step, grad, [&mut param, &mut row, &mut col]);
+        all.into_iter().zip([param, row, col]).for_each(|(there, here)| there.set(here.f32s()));
+    });
+    let (param, row, col) = (param.make_mut(), row.make_mut(), col.make_mut());
+    kernel::adafactor(Isa::best(), settings, step, param, grad.f32s(), FactoredMoments { row, col });
 }
 
 /// The sum of all squares.

@@ -16,7 +16,7 @@ pub struct Matrix<'a> {
     pub n_in: usize,
     /// Width of the output.
     pub n_out: usize,
-    /// How products with it are computed on the CPU.
+    /// How products with it are computed; those for its own gradient are always in f32.
     pub precision: Precision,
 }
 
@@ -31,7 +31,11 @@ impl<'a> Matrix<'a> {
     #[cfg(feature = "cuda")]
     pub(super) fn on<'b>(self, elements: &'b crate::gpu::LentElements<'b>) -> matmul::cuda::Weight<'b> {
         let Matrix { layout, n_in, n_out, .. } = self;
-        matmul::cuda::Weight { elements: elements.slice(), layout, n_in, n_out, rung: Default::default() }
+        let rung = match self.precision {
+            Precision::F32 => matmul::cuda::Rung::Tiled,
+            Precision::Bf16 => matmul::cuda::Rung::TensorCores,
+        };
+        matmul::cuda::Weight { elements: elements.slice(), layout, n_in, n_out, rung }
     }
 }
 

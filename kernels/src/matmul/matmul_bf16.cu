@@ -1,0 +1,261 @@
+// Matrix products on tensor cores: C[m, n] = A[m, k] B[k, n] + bias + residual. Both factors are rounded to bf16 (a weight of
+// bf16 stays what it is), the sums are f32.
+//
+// B is the weight where it lies, as in matmul_f32.cu: k rows of n (`_rows`), or n rows of k (`_columns`). A block has a tile of
+// 128 x 128 of C, and each of its 8 warps 64 x 32 of that: six loads of four small matrices for 16 products of 16 x 8 x 16. The
+// next 32 steps of k come to the other half of shared memory meanwhile: A through registers, where it is rounded; B past them
+// where it is bf16 on boundaries of 16 bytes.
+#include "tensor_cores.cuh"
+
+constexpr u32 TILE = 128, STEPS = 32, THREADS = 256;
+// rows and columns of a warp, and the warps along a row of the tile
+constexpr u32 ROWS = 64, COLUMNS_OF_WARP = 32, WARPS_ABREAST = TILE / COLUMNS_OF_WARP;
+
+// ---- tiles in shared memory: rows of WIDTH numbers, STEPS or TILE
+//
+// Eight numbers stay together. Where they lie in the row depends on the row: so eight of them below each other, which ldmatrix
+// reads at one time, lie in different banks; and so do those that threads write at one time, beside each other.
+
+template <u32 WIDTH>
+DEVICE u32 place(u32 row, u32 column) {
+    // all banks together are two short rows, or half a long one
+    const u32 turn = WIDTH == STEPS ? row / 2 % 4 : row % 8;
+    return row * WIDTH + (column / 8 ^ turn) * 8 + column % 8;
+}
+
+// A part of a matrix in memory that becomes a tile: from this row and column on, zeros where the matrix ends.
+template <class T>
+struct Part {
+    const T* x;
+    u32 rows, width, row, column;
+};
+
+// Four neighbours along a row. WHOLE: rows are whole groups of four, on boundaries, that can be read at once.
+template <bool WHOLE, class T>
+DEVICE Vec<4> four(const Part<T>& part, u32 line, u32 place) {
+    const u32 row = part.row + line, column = part.column + place;
+    Vec<4> v = {};
+    if (row >= part.rows) return v;
+    const T* from = part.x + size_t(row) * part.width + column;
+    if constexpr (WHOLE) {
+        if (column < part.width) v = load<4>(from);
+    } else {
+        for (u32 j = 0; j < 4; j++)
+            if (column + j < part.width) v.at[j] = widened(from[j]);
+    }
+    return v;
+}
+
+// A thread's share of a tile on its way through registers: four groups of four.
+struct Fours {
+    Vec<4> at[4];
+};
+
+template <u32 WIDTH, bool WHOLE, class T>
+DEVICE void fetch(const Part<T>& part, Fours& next) {
+    constexpr u32 ABREAST = WIDTH / 4;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++)
+        next.at[i] = four<WHOLE>(part, threadIdx.x / ABREAST + i * (THREADS / ABREAST), threadIdx.x % ABREAST * 4);
+}
+
+struct alignas(8) TwoPairs {
+    u32 at[2];
+};
+
+template <u32 WIDTH>
+DEVICE void keep(const Fours& next, u16* tile) {
+    constexpr u32 ABREAST = WIDTH / 4;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        const float(&x)[4] = next.at[i].at;
+        const TwoPairs pairs = {{rounded_pair(x[0], x[1]), rounded_pair(x[2], x[3])}};
+        const u32 line = threadIdx.x / ABREAST + i * (THREADS / ABREAST);
+        *reinterpret_cast<TwoPairs*>(tile + place<WIDTH>(line, threadIdx.x % ABREAST * 4)) = pairs;
+    }
+}
+
+// The whole way at once, for rows of bf16 that are whole groups of eight on boundaries.
+template <u32 WIDTH>
+DEVICE void copy(const Part<u16>& part, u16* tile) {
+    constexpr u32 ABREAST = WIDTH / 8;
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+        const u32 line = threadIdx.x / ABREAST + i * (THREADS / ABREAST), column = threadIdx.x % ABREAST * 8;
+        const bool inside = part.row + line < part.rows && part.column + column < part.width;
+        const u16* from = part.x + size_t(part.row + line) * part.width + part.column + column;
+        start_copy(tile + place<WIDTH>(line, column), inside ? from : part.x, inside);
+    }
+}
+
+// ---- a warp's part of the tile: 4 x 4 products of 16 x 8, for 16 steps of k
+
+typedef float Sums[4][4][4];
+
+// `row`, `column` and `step`: where it begins in the tiles.
+template <bool COLUMNS>
+DEVICE void multiply(const u16* tile_a, const u16* tile_b, u32 row, u32 column, u32 step, Sums& sums) {
+    const u32 lane = threadIdx.x % 32;
+    u32 a[4][4], b[4][2];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) load_matrices(a[i], tile_a + place<STEPS>(row + 16 * i + lane % 16, step + lane / 16 * 8));
+#pragma unroll
+    for (u32 j = 0; j < 4; j += 2) {
+        u32 two[4];
+        if (COLUMNS)
+            load_matrices(two, tile_b + place<STEPS>(column + 8 * j + lane / 16 * 8 + lane % 8, step + lane / 8 % 2 * 8));
+        else
+            load_matrices_transposed(two, tile_b + place<TILE>(step + lane % 16, column + 8 * j + lane / 16 * 8));
+        for (u32 of = 0; of < 4; of++) b[j + of / 2][of % 2] = two[of];
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; i++)
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) multiply_add(sums[i][j], a[i], b[j]);
+}
+
+// ---- what is written
+
+struct Output {
+    const float *bias, *residual;
+    float* c;
+    u32 m, n;
+};
+
+// Two neighbours of C, where they can be read and written at once.
+DEVICE void write_pair(const Output& out, u32 row, u32 column, Vec<2> v) {
+    if (out.bias) {
+        const Vec<2> bias = load<2>(out.bias + column);
+        for (u32 e = 0; e < 2; e++) v.at[e] += bias.at[e];
+    }
+    const size_t at = size_t(row) * out.n + column;
+    if (out.residual) {
+        const Vec<2> residual = load<2>(out.residual + at);
+        for (u32 e = 0; e < 2; e++) v.at[e] += residual.at[e];
+    }
+    store<2>(out.c + at, v);
+}
+
+DEVICE void write_one(const Output& out, u32 row, u32 column, float sum) {
+    const size_t at = size_t(row) * out.n + column;
+    if (out.bias) sum += out.bias[column];
+    if (out.residual) sum += out.residual[at];
+    out.c[at] = sum;
+}
+
+// A warp's sums, which begin at this row and column of C.
+DEVICE void write(const Output& out, u32 first_row, u32 first_column, const Sums& sums) {
+    const u32 lane = threadIdx.x % 32;
+    const size_t addresses = size_t(out.bias) | size_t(out.residual) | size_t(out.c);
+    const bool in_pairs = out.n % 2 == 0 && addresses % 8 == 0;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++)
+#pragma unroll
+        for (u32 half = 0; half < 2; half++) {
+            const u32 row = first_row + 16 * i + 8 * half + lane / 4;
+            if (row >= out.m) continue;
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                const u32 column = first_column + 8 * j + lane % 4 * 2;
+                const float low = sums[i][j][2 * half], high = sums[i][j][2 * half + 1];
+                if (in_pairs) {
+                    if (column < out.n) write_pair(out, row, column, {{low, high}});
+                } else {
+                    if (column < out.n) write_one(out, row, column, low);
+                    if (column + 1 < out.n) write_one(out, row, column + 1, high);
+                }
+            }
+        }
+}
+
+// ---- the product
+
+// The tile of a block. Blocks that run at one moment are neighbours in both directions, eight tiles high: they share more of A
+// and B, which come from the cache then, than a long row of tiles would.
+DEVICE void tile_of_block(u32& row, u32& column) {
+    const u32 i = blockIdx.y * gridDim.x + blockIdx.x, of_group = 8 * gridDim.x;
+    const u32 above = i / of_group * 8, height = gridDim.y - above < 8 ? gridDim.y - above : 8;
+    row = (above + i % of_group % height) * TILE;
+    column = i % of_group / height * TILE;
+}
+
+// ALIGNED: rows of B begin on boundaries of 16 bytes and are whole groups of so many. A is asked for the same as it runs.
+template <class T, bool COLUMNS, bool ALIGNED>
+DEVICE void product(const float* a, const T* b, const Output& out, u32 k) {
+    constexpr bool COPIED = ALIGNED && sizeof(T) == 2;
+    constexpr u32 WIDTH_B = COLUMNS ? STEPS : TILE;
+    __shared__ __align__(128) u16 tile_a[2][TILE * STEPS], tile_b[2][TILE * STEPS];
+    u32 first_row, first_column;
+    tile_of_block(first_row, first_column);
+    const u32 warp = threadIdx.x / 32, row = warp / WARPS_ABREAST * ROWS, column = warp % WARPS_ABREAST * COLUMNS_OF_WARP;
+    const bool whole_a = k % 4 == 0 && size_t(a) % 16 == 0;
+    // a warp without a number of C has nothing to do but to bring its share of the tiles
+    const bool is_outside = first_row + row >= out.m || first_column + column >= out.n;
+
+    // A's share and then B's: both at one time would be too many registers
+    Fours next;
+    auto fetch_a = [&](u32 step) {
+        const Part<float> part = {a, out.m, k, first_row, step};
+        if (whole_a)
+            fetch<STEPS, true>(part, next);
+        else
+            fetch<STEPS, false>(part, next);
+    };
+    auto part_of_b = [&](u32 step) {
+        return COLUMNS ? Part<T>{b, out.n, k, first_column, step} : Part<T>{b, k, out.n, step, first_column};
+    };
+    auto start_b = [&](u32 step, u32 half) {
+        if constexpr (COPIED) copy<WIDTH_B>(part_of_b(step), tile_b[half]);
+    };
+    auto fetch_b = [&](u32 step) { fetch<WIDTH_B, ALIGNED && !COPIED>(part_of_b(step), next); };
+
+    Sums sums = {};
+    start_b(0, 0);
+    fetch_a(0);
+    keep<STEPS>(next, tile_a[0]);
+    if (COPIED) {
+        wait_for_copies();
+    } else {
+        fetch_b(0);
+        keep<WIDTH_B>(next, tile_b[0]);
+    }
+    __syncthreads();
+    u32 half = 0;
+    for (u32 step = 0; step < k; step += STEPS) {
+        const bool more = step + STEPS < k;
+        // nobody reads the other half: all have passed the barrier after they did
+        if (more) {
+            start_b(step + STEPS, half ^ 1);
+            fetch_a(step + STEPS);
+        }
+        if (!is_outside) multiply<COLUMNS>(tile_a[half], tile_b[half], row, column, 0, sums);
+        if (more && !COPIED) {
+            keep<STEPS>(next, tile_a[half ^ 1]);
+            fetch_b(step + STEPS);
+        }
+        if (!is_outside) multiply<COLUMNS>(tile_a[half], tile_b[half], row, column, 16, sums);
+        if (more && COPIED) {
+            keep<STEPS>(next, tile_a[half ^ 1]);
+            wait_for_copies();
+        }
+        if (more && !COPIED) keep<WIDTH_B>(next, tile_b[half ^ 1]);
+        __syncthreads();
+        half ^= 1;
+    }
+    if (!is_outside) write(out, first_row + row, first_column + column, sums);
+}
+
+#define PARAMETERS(T) (const float* a, const T* b, const float* bias, const float* residual, float* c, u32 m, u32 k, u32 n)
+#define PRODUCTS(name, T, COLUMNS)                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2) tensor_##name PARAMETERS(T) {            \
+        product<T, COLUMNS, false>(a, b, {bias, residual, c, m, n}, k);                               \
+    }                                                                                                 \
+    EXPORT(tensor_##name)                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2) tensor_##name##_aligned PARAMETERS(T) {  \
+        product<T, COLUMNS, true>(a, b, {bias, residual, c, m, n}, k);                                \
+    }                                                                                                 \
+    EXPORT(tensor_##name##_aligned)
+PRODUCTS(f32_rows, float, false)
+PRODUCTS(f32_columns, float, true)
+PRODUCTS(bf16_rows, u16, false)
+PRODUCTS(bf16_columns, u16, true)
