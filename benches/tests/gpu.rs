@@ -9,12 +9,7 @@ use prompt_tuning_benches::gpu::report::GpuRun;
 
 #[test]
 fn every_operation_is_compared_and_timed() {
-    let Some(library) = compile::library(&["shim.cpp", "driver.cpp"], &["-Wl,-soname,libcuda.so.1"]) else {
-        return;
-    };
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::copy(&library, folder.path().join("libcuda.so.1")).expect("a copy");
-    std::fs::remove_file(library).expect("the library was written");
+    let Some(folder) = compile::library("libcuda.so.1", &["shim.cpp", "driver.cpp"]) else { return };
     let out = folder.path().join("gpu.json");
     let program = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_prompt-tuning-benches"));

@@ -35,6 +35,8 @@ mod floats;
 pub mod isa;
 pub mod layer_norm;
 pub mod matmul;
+#[cfg(feature = "cuda")]
+pub mod norms;
 pub mod optim;
 pub mod real;
 pub mod rms_norm;

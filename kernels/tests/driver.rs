@@ -8,19 +8,15 @@ mod compile;
 
 use libloading::Library;
 use prompt_tuning_kernels::{
-    cuda::{Driver, Launch, Slice},
+    cuda::{Buffer, Driver, Launch, Slice},
     elementwise,
 };
 
 #[test]
 fn memory_launches_and_errors() {
-    // a library of this name that is loaded is the one that is found when somebody asks for the driver
-    let Some(path) = compile::library(&["shim.cpp", "driver.cpp"], &["-Wl,-soname,libcuda.so.1"]) else {
-        return;
-    };
+    let Some(folder) = compile::library("libcuda.so.1", &["shim.cpp", "driver.cpp"]) else { return };
     // SAFETY: its initialisers only note the names of the kernels
-    let stand_in = unsafe { Library::new(&path) }.expect("a library");
-    std::fs::remove_file(&path).expect("the library was written");
+    let stand_in = unsafe { Library::new(folder.path().join("libcuda.so.1")) }.expect("a library");
 
     // SAFETY: the signature is that of driver.cpp
     let kept = *unsafe { stand_in.get::<unsafe extern "C" fn() -> u64>("shim_kept") }.expect("a function");
@@ -43,6 +39,25 @@ fn memory_launches_and_errors() {
     assert!(milliseconds > 0.0);
     sum.copy_to(&mut y).unwrap();
     assert!(y.iter().zip(&x).all(|(y, x)| *y == x + 0.5));
+
+    // more than what copies pass through at one time, in one piece and in many, and each may change at once
+    let many: Vec<u32> = (0..7_000_001).collect();
+    let large = driver.upload(&many).unwrap();
+    let mut one = [0; 1000];
+    let small: Vec<Buffer<u32>> = (0..6_000)
+        .map(|i| {
+            one.fill(i);
+            driver.upload(&one).unwrap()
+        })
+        .collect();
+    let mut home = vec![0; many.len()];
+    large.copy_to(&mut home).unwrap();
+    assert_eq!(home, many);
+    for (i, small) in small.iter().enumerate() {
+        small.copy_to(&mut one).unwrap();
+        assert!(one.iter().all(|&x| x == i as u32), "{i}");
+    }
+    drop((large, small));
 
     // a copy on the device
     let mut copy = driver.allocate::<f32>(1001).unwrap();

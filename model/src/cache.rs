@@ -9,10 +9,10 @@
 
 use autograd::ops::{self, Qkv, Relation, columns, gather_rows, segment_of, stack};
 use autograd::{Tape, Value};
-use kernels::Isa;
-use kernels::attention::{self as kernel, Heads, Inputs, Rows};
+use kernels::attention::Heads;
 use tensor::Tensor;
-use tensor::ops::attention::Bias;
+use tensor::ops::attention::{self as op, Columns, Inputs};
+use tensor::ops::rows;
 
 use crate::Config;
 
@@ -38,8 +38,17 @@ pub(crate) enum LayerCache {
 /// Keys and values as numbers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
-    k: Vec<f32>,
-    v: Vec<f32>,
+    k: Growing,
+    v: Growing,
+}
+
+/// Rows that become more.
+#[derive(Clone, Debug, Default)]
+struct Growing {
+    /// The rows, and room for others.
+    room: Option<Tensor>,
+    /// How many are there.
+    len: usize,
 }
 
 /// What a block sees of earlier tokens, and of the encoder.
@@ -81,8 +90,7 @@ impl KvCache {
         let width = config.prefix_width();
         for (i, layer) in cache.layers.iter_mut().enumerate() {
             let mut kept = Kept::default();
-            let [k, v] = [0, 1].map(|kv| (prefix, (config.prefix_column(i) + kv) * width));
-            kept.append(k, v, width);
+            kept.append([0, 1].map(|kv| (prefix, config.prefix_column(i) + kv)), width);
             *layer = LayerCache::Kept(kept);
         }
         cache.positions = (0..prefix.rows() as u32).collect();
@@ -186,7 +194,7 @@ fn split(tape: &Tape, qkv: Qkv, heads: Heads) -> [Value; 3] {
 impl LayerCache {
     fn numbers(&self) -> [&[f32]; 2] {
         match self {
-            LayerCache::Kept(Kept { k, v }) => [k, v],
+            LayerCache::Kept(Kept { k, v }) => [k, v].map(Growing::numbers),
             LayerCache::Given(values) => values.each_ref().map(|x| x.tensor().f32s()),
         }
     }
@@ -200,73 +208,83 @@ impl LayerCache {
         relation: &Relation,
     ) -> Value {
         let LayerCache::Kept(kept) = self else { panic!("a prefix is not fixed") };
-        if kept.k.is_empty() {
+        if kept.k.len == 0 {
             let (k, v) = keys_and_values();
-            kept.append((constant(&k), 0), (constant(&v), 0), heads.n_kv_heads * heads.head_dim);
+            kept.append([(constant(&k), 0), (constant(&v), 0)], heads.n_kv_heads * heads.head_dim);
         }
-        kept.look(constant(q), heads, relation)
+        kept.look(Columns::all(constant(q)), heads, relation)
     }
 }
 
 impl Kept {
     fn attend(&mut self, qkv: Qkv, heads: Heads, relation: &Relation) -> Value {
-        let (width, kv_width) = (heads.n_heads * heads.head_dim, heads.n_kv_heads * heads.head_dim);
-        let q = match qkv {
+        match qkv {
             Qkv::Split(q, k, v) => {
-                self.append((constant(k), 0), (constant(v), 0), kv_width);
-                constant(q).clone()
+                let width = heads.n_kv_heads * heads.head_dim;
+                self.append([(constant(k), 0), (constant(v), 0)], width);
+                self.look(Columns::all(constant(q)), heads, relation)
             }
-            Qkv::Fused(qkv, rows) => {
-                let qkv = constant(qkv);
-                self.append((qkv, width), (qkv, 2 * width), kv_width);
-                match rows {
-                    Some(rows) => take(qkv, width, rows.iter().map(|&r| r as usize)),
-                    None => take(qkv, width, 0..qkv.rows()),
+            Qkv::Fused(qkv, wanted) => {
+                let (qkv, width) = (constant(qkv), heads.n_heads * heads.head_dim);
+                self.append([(qkv, 1), (qkv, 2)], width);
+                match wanted {
+                    Some(wanted) => {
+                        let (narrow, rows) = narrow(qkv, width, wanted.iter().copied(), 0);
+                        self.look(Columns::all(&narrow.take_rows(&rows)), heads, relation)
+                    }
+                    None => self.look(Columns::all(qkv), heads, relation),
                 }
             }
-        };
-        self.look(&q, heads, relation)
+        }
     }
 
     /// Attention over what is here.
-    fn look(&self, q: &Tensor, heads: Heads, relation: &Relation) -> Value {
-        let (width, kv_width) = (heads.n_heads * heads.head_dim, heads.n_kv_heads * heads.head_dim);
-        let inputs = Inputs {
-            heads,
-            q: Rows { data: q.f32s(), stride: width },
-            k: Rows { data: &self.k, stride: kv_width },
-            v: Rows { data: &self.v, stride: kv_width },
-            mask: relation.mask.mask(),
-            bias: relation.bias().map(Bias::on_cpu),
-            n_queries: q.rows(),
-        };
-        let mut lse = vec![0.0; heads.n_heads * q.rows()];
-        Value::constant(Tensor::build(&[q.rows(), width], |y| {
-            kernel::forward(Isa::best(), inputs, y, &mut lse)
-        }))
+    fn look(&self, q: Columns, heads: Heads, relation: &Relation) -> Value {
+        let [k, v] = [&self.k, &self.v].map(|rows| Columns::all(rows.room.as_ref().expect("there are keys")));
+        let bias = relation.bias();
+        let (y, _) = op::forward(Inputs { heads, q, k, v, mask: &relation.mask, bias });
+        Value::constant(y)
     }
 
-    /// Appends `width` columns of each row of two tensors, from a column on.
-    fn append(&mut self, k: (&Tensor, usize), v: (&Tensor, usize), width: usize) {
-        for (to, (from, column)) in [(&mut self.k, k), (&mut self.v, v)] {
-            from.f32s()
-                .chunks_exact(from.width())
-                .for_each(|row| to.extend_from_slice(&row[column..][..width]));
+    /// Appends a group of `width` columns of each row of a tensor of keys and of one of values.
+    fn append(&mut self, groups: [(&Tensor, usize); 2], width: usize) {
+        for (to, (from, group)) in [&mut self.k, &mut self.v].into_iter().zip(groups) {
+            let (narrow, rows) = narrow(from, width, 0..from.rows() as u32, group);
+            to.append(&narrow, &rows);
         }
     }
+}
+
+impl Growing {
+    /// Appends rows of `from`, in twice the room where it is used up.
+    fn append(&mut self, from: &Tensor, rows: &[u32]) {
+        let needed = self.len + rows.len();
+        let enough = self.room.take_if(|room| needed <= room.rows());
+        let mut room = enough.unwrap_or_else(|| {
+            let mut more = from.room_beside(&[needed.next_power_of_two(), from.width()]);
+            if let Some(before) = &self.room {
+                rows::put(&mut more, 0, before, &(0..self.len as u32).collect::<Vec<u32>>());
+            }
+            more
+        });
+        rows::put(&mut room, self.len, from, rows);
+        (self.room, self.len) = (Some(room), needed);
+    }
+
+    fn numbers(&self) -> &[f32] {
+        self.room.as_ref().map_or(&[], |room| &room.f32s()[..self.len * room.width()])
+    }
+}
+
+/// A matrix of groups of `width` columns as one of that width; and the numbers that a group of some rows have there.
+fn narrow(x: &Tensor, width: usize, rows: impl Iterator<Item = u32>, group: usize) -> (Tensor, Vec<u32>) {
+    let groups = x.width() / width;
+    let rows = rows.map(|row| row * groups as u32 + group as u32).collect();
+    (x.reshaped(&[x.rows() * groups, width]), rows)
 }
 
 /// The numbers of a value that needs no gradient. Panics for another: a gradient would be lost silently.
 fn constant(value: &Value) -> &Tensor {
     assert!(value.node().is_none(), "a cache is for inference: no gradient flows through it");
     value.tensor()
-}
-
-/// The first `width` columns of some rows.
-fn take(from: &Tensor, width: usize, rows: impl ExactSizeIterator<Item = usize>) -> Tensor {
-    Tensor::build(&[rows.len(), width], |to| {
-        for (to, row) in to.chunks_exact_mut(width).zip(rows) {
-            to.copy_from_slice(&from.f32s()[row * from.width()..][..width]);
-        }
-    })
 }

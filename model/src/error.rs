@@ -57,3 +57,10 @@ pub enum Error {
     #[error("the model computed a number that is not finite: {0}")]
     NonFinite(String),
 }
+
+/// What became of a computation on the GPU that [`tensor::device::check`] finds failed.
+pub fn gpu_failed(why: &tensor::Error) -> String {
+    let is_full = matches!(why, tensor::Error::Device { out_of_memory: true, .. });
+    let advice = if is_full { "; smaller batches need less memory" } else { "" };
+    format!("the GPU failed: {why}{advice}")
+}

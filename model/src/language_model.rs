@@ -13,6 +13,7 @@ use tensor::{Checkpoint, Device, Tensor};
 
 use crate::bert::{self, Bert};
 use crate::classifier;
+use crate::error::gpu_failed;
 use crate::fingerprint::fingerprint;
 use crate::gpt2::{self, Gpt2};
 use crate::llama::{self, Llama};
@@ -363,9 +364,7 @@ impl LanguageModel {
     pub fn explain_non_finite(&self) -> Option<String> {
         let is_there = self.embedding.tensor().device() == Device::Cuda;
         if let (true, Err(failed)) = (is_there, tensor::device::check()) {
-            let is_full = matches!(failed, tensor::Error::Device { out_of_memory: true, .. });
-            let advice = if is_full { "; smaller batches need less memory" } else { "" };
-            return Some(format!("the GPU failed: {failed}{advice}"));
+            return Some(gpu_failed(&failed));
         }
         let name = self.checkpoint.first_non_finite()?;
         Some(format!("the weight `{name}` holds a NaN or an infinity; download the model again"))

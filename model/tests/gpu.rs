@@ -21,16 +21,15 @@ use tensor::{Device, Tensor, device};
 
 const CLOSE: Tolerance = Tolerance { absolute: 2e-5, relative: 2e-4 };
 
-/// Whether there is a GPU now. A library that is loaded under the name of the driver is the one that is found.
+/// Whether there is a GPU now.
 fn there_is_a_gpu() -> bool {
     static LOADED: OnceLock<bool> = OnceLock::new();
     *LOADED.get_or_init(|| {
-        let Some(path) = compile::library(&["shim.cpp", "driver.cpp"], &["-Wl,-soname,libcuda.so.1"]) else {
+        let Some(folder) = compile::library("libcuda.so.1", &["shim.cpp", "driver.cpp"]) else {
             return false;
         };
         // SAFETY: its initialisers only note the names of the kernels
-        let stand_in = unsafe { Library::new(&path) }.expect("a library");
-        std::fs::remove_file(&path).expect("the library was written");
+        let stand_in = unsafe { Library::new(folder.path().join("libcuda.so.1")) }.expect("a library");
         std::mem::forget(stand_in);
         true
     })

@@ -14,6 +14,7 @@ use kernels::threads::on_pool;
 use model::{Forest, LanguageModel, Prompt, Source};
 
 use crate::error::{Error, Result};
+use crate::evaluate::not_finite;
 use crate::soft_prompt::SoftPrompt;
 
 /// A token for a mask.
@@ -92,10 +93,7 @@ fn mask_log_probs(
         on_pool(|| model.states(&Tape::new(), &forest, prompt, (Some(&outputs), None)).tensor().clone());
     let logits = model.logits(&hidden);
     let rows = logits.f32s().chunks_exact(logits.width()).map(log_softmax);
-    rows.collect::<Option<_>>().ok_or_else(|| {
-        let why = model.explain_non_finite();
-        Error::Failure(why.unwrap_or_else(|| "the model's output is not a number".into()))
-    })
+    rows.collect::<Option<_>>().ok_or_else(|| not_finite(model))
 }
 
 /// `None` when the logits are no distribution.

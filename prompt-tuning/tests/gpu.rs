@@ -17,14 +17,10 @@ use tempfile::TempDir;
 /// The folder of the stand-in, if it can be compiled.
 fn stand_in() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<TempDir>> = OnceLock::new();
-    let made = FOLDER.get_or_init(|| {
-        let library = compile::library(&["shim.cpp", "driver.cpp"], &["-Wl,-soname,libcuda.so.1"])?;
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::copy(&library, folder.path().join("libcuda.so.1")).expect("a copy");
-        std::fs::remove_file(library).expect("the library was written");
-        Some(folder)
-    });
-    made.as_ref().map(TempDir::path)
+    FOLDER
+        .get_or_init(|| compile::library("libcuda.so.1", &["shim.cpp", "driver.cpp"]))
+        .as_ref()
+        .map(TempDir::path)
 }
 
 /// The program with these words, on the stand-in or on the CPU.

@@ -252,6 +252,14 @@ impl Tensor {
         wide.beside(self)
     }
 
+    /// The numbers of an f32 tensor rounded to bf16, in the CPU's memory, as a file would have them.
+    pub fn rounded(&self) -> Tensor {
+        let mut words = vec![0u64; self.len().div_ceil(4)];
+        let rounded: &mut [half::bf16] = bytemuck::cast_slice_mut(&mut words);
+        rounded.iter_mut().zip(self.f32s()).for_each(|(to, &x)| *to = half::bf16::from_f32(x));
+        Tensor::of_file(self.shape.clone(), DType::Bf16, Storage::Copied(words.into()))
+    }
+
     /// The same numbers in another shape of the same size.
     pub fn reshaped(&self, shape: &[usize]) -> Tensor {
         assert_eq!(shape.iter().product::<usize>(), self.len(), "{:?} as {shape:?}", self.shape);
@@ -348,6 +356,13 @@ mod tests {
         drop(b);
         a.get_mut().expect("alone again")[0] = 5.0;
         assert_eq!(a.f32s(), [5.0, 2.0]);
+    }
+
+    #[test]
+    fn rounded_numbers_widen_to_themselves() {
+        let t = Tensor::from_vec(&[3], vec![1.0, -0.375, 1.0 + 1.0 / 512.0]).rounded();
+        assert_eq!((t.dtype(), t.is_of_a_file()), (DType::Bf16, true));
+        assert_eq!(t.widened().f32s(), [1.0, -0.375, 1.0]);
     }
 
     #[test]

@@ -9,11 +9,9 @@
 //! made right here, a block of rows at a time, and no more than one block of `[rows, V]` logits ever exists.
 //! Remembers these gradients for a factor of one.
 
-use std::ops::Range;
-
 use kernels::cross_entropy::Target;
 use tensor::Tensor;
-use tensor::ops::score::{backward_hidden, part, score};
+use tensor::ops::score::{backward_hidden, score};
 use tensor::ops::{pointwise, product, sum};
 
 use crate::{Gradients, Linear, NodeId, Op, Tape, Value};
@@ -48,10 +46,10 @@ pub fn cross_entropy(tape: &Tape, hidden: &Value, head: &Linear, targets: &[Targ
         let (a, b) = (at_row(targets, rows.start), at_row(targets, rows.end));
         let local: Vec<_> =
             targets[a..b].iter().map(|t| Target { row: t.row - first as u32, ..*t }).collect();
-        let scores = score((h, rows.clone()), (head.matrix(), head.bias()), &local, d.any());
+        let scores = score((h, rows), (head.matrix(), head.bias()), &local, d.any());
         log_probs.extend(scores.log_probs);
         if let Some(d_logits) = scores.d_logits {
-            d.add(&d_logits, (h, rows), head);
+            d.add([&scores.hidden, &d_logits], first, head);
         }
     }
     assert_eq!(log_probs.len(), targets.len(), "targets are sorted by row and lie within the hidden rows");
@@ -83,14 +81,14 @@ impl Grads {
         self.hidden.is_some() || self.weight.is_some() || self.bias.is_some()
     }
 
-    /// Adds what the gradient of the logits of some rows of the hidden states says.
-    fn add(&mut self, d_logits: &Tensor, (h, rows): (&Tensor, Range<usize>), head: &Linear) {
+    /// Adds what the gradient of the logits of some rows `h` of the hidden states says, which are those from `first` on.
+    fn add(&mut self, [h, d_logits]: [&Tensor; 2], first: usize, head: &Linear) {
         if let Some(d) = &mut self.hidden {
-            backward_hidden(d_logits, head.matrix(), d, rows.start);
+            backward_hidden(d_logits, head.matrix(), d, first);
         }
         if let Some(d_weight) = &mut self.weight {
             let before = (!d_weight.is_empty()).then_some(&*d_weight);
-            *d_weight = product::backward_weight([&part(h, rows), d_logits], head.matrix(), before);
+            *d_weight = product::backward_weight([h, d_logits], head.matrix(), before);
         }
         if let Some(d_bias) = self.bias.take() {
             self.bias = Some(sum(d_bias, pointwise::sum_of_rows(d_logits)));

@@ -5,12 +5,12 @@
 //! beside     y = [a  b]  (columns)                        d_a, d_b = the columns of d_y
 //! columns    y = x[:, from..to]                           d_x = d_y there, zero elsewhere
 //! ```
-//! Remember sizes only.
+//! Remember sizes only. All of them pick rows: columns are rows of the same numbers in a narrower shape.
 
 use std::ops::Range;
 
 use tensor::Tensor;
-use tensor::ops::rows::gather;
+use tensor::ops::rows::{gather, scatter};
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
@@ -42,10 +42,15 @@ impl Op for Stack {
 pub fn beside(tape: &Tape, left: &Value, right: &Value) -> Value {
     let parts = [left, right];
     let widths = parts.map(|v| v.tensor().width());
-    let y = Tensor::build(&[left.tensor().rows(), widths[0] + widths[1]], |y| {
-        put(left.tensor(), y, widths[0] + widths[1], 0);
-        put(right.tensor(), y, widths[0] + widths[1], widths[0]);
-    });
+    let rows = left.tensor().rows();
+    let width = divisor(widths);
+    let [narrow_left, narrow_right] = parts.map(|v| narrow(v.tensor(), width));
+    let [of_left, of_right] = widths.map(|of_part| (of_part / width) as u32);
+    let behind = narrow_left.rows() as u32;
+    let row =
+        |t: u32| (t * of_left..(t + 1) * of_left).chain(behind + t * of_right..behind + (t + 1) * of_right);
+    let order: Vec<u32> = (0..rows as u32).flat_map(row).collect();
+    let y = gather(&narrow_left, Some(&narrow_right), &order).reshaped(&[rows, widths[0] + widths[1]]);
     tape.record(y, &parts, || Beside { nodes: parts.map(Value::node), widths })
 }
 
@@ -77,24 +82,40 @@ struct Columns {
 
 impl Op for Columns {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        grads.add(self.node, || {
-            Tensor::build(&[d_y.rows(), self.width], |d_x| {
-                d_x.fill(0.0);
-                put(&d_y, d_x, self.width, self.at.start);
-            })
+        let Columns { node, width, at } = *self;
+        grads.add(node, || {
+            let piece = divisor([width, at.start, at.len()]);
+            let places = pieces(d_y.rows(), width / piece, at.start / piece..at.end / piece);
+            let d_x = scatter(&narrow(&d_y, piece), &places, &[d_y.rows() * width / piece, piece], None);
+            d_x.reshaped(&[d_y.rows(), width])
         });
     }
 }
 
 fn take(x: &Tensor, at: Range<usize>) -> Tensor {
-    Tensor::build(&[x.rows(), at.len()], |out| {
-        let rows = out.chunks_exact_mut(at.len().max(1)).zip(x.f32s().chunks_exact(x.width().max(1)));
-        rows.for_each(|(out, row)| out.copy_from_slice(&row[at.clone()]));
-    })
+    let piece = divisor([x.width(), at.start, at.len()]);
+    let places = pieces(x.rows(), x.width() / piece, at.start / piece..at.end / piece);
+    gather(&narrow(x, piece), None, &places).reshaped(&[x.rows(), at.len()])
 }
 
-/// Writes `x` into columns of `out`, whose rows are `width` long.
-fn put(x: &Tensor, out: &mut [f32], width: usize, start: usize) {
-    let rows = out.chunks_exact_mut(width.max(1)).zip(x.f32s().chunks_exact(x.width().max(1)));
-    rows.for_each(|(out, row)| out[start..start + row.len()].copy_from_slice(row));
+/// The widest piece of which all these widths are made.
+fn divisor<const N: usize>(widths: [usize; N]) -> usize {
+    let common = |a: usize, b: usize| {
+        let (mut a, mut b) = (a, b);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    widths.into_iter().fold(0, common).max(1)
+}
+
+/// The same numbers, a piece of this width in each row.
+fn narrow(x: &Tensor, width: usize) -> Tensor {
+    x.reshaped(&[x.len() / width, width])
+}
+
+/// Numbers of some of the pieces of each row, of which each has `of`.
+fn pieces(rows: usize, of: usize, some: Range<usize>) -> Vec<u32> {
+    (0..rows).flat_map(|row| some.clone().map(move |piece| (row * of + piece) as u32)).collect()
 }

@@ -1,7 +1,5 @@
 //! The numbers of a run on a GPU, as `--json` writes them.
 
-use std::fmt::Write;
-
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -123,22 +121,13 @@ impl Measurement {
 }
 
 fn step_line(run: &StepRun) -> String {
-    let mut steps: Vec<_> = run.steps.iter().collect();
-    steps.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-    let (Some(best), Some(median)) = (steps.first(), steps.get(steps.len() / 2)) else {
-        return String::new();
-    };
-    let mut line = String::new();
-    let _ = writeln!(
-        line,
-        "| {} | {} | {} | {:.2} ({:.2}) | {:.0} | {:.1} |",
+    let [best, median] = run.seconds().map(|seconds| seconds * 1e3);
+    let ([examples, _], [gflops, _]) = (run.examples_per_s(), run.gflops());
+    format!(
+        "| {} | {} | {} | {best:.2} ({median:.2}) | {examples:.0} | {:.1} |\n",
         run.model,
         run.prompt,
         run.batch,
-        best.seconds * 1e3,
-        median.seconds * 1e3,
-        best.examples as f64 / best.seconds,
-        best.gflop / best.seconds / 1e3,
-    );
-    line
+        gflops / 1e3
+    )
 }

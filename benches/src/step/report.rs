@@ -53,6 +53,11 @@ fn best_and_median(values: impl Iterator<Item = f64>) -> [f64; 2] {
 }
 
 impl StepRun {
+    /// Seconds: of the best step, and of the median one.
+    pub fn seconds(&self) -> [f64; 2] {
+        best_and_median(self.steps.iter().map(|s| 1.0 / s.seconds)).map(f64::recip)
+    }
+
     /// Examples per second: in the best step, and in the median one.
     pub fn examples_per_s(&self) -> [f64; 2] {
         best_and_median(self.steps.iter().map(|s| s.examples as f64 / s.seconds))
@@ -161,6 +166,7 @@ mod tests {
             steps: [2.0, 1.0, 4.0].map(step).into(),
             peak_rss_bytes: Some(1_230_000_000),
         };
+        assert_eq!(run.seconds(), [1.0, 2.0]);
         assert_eq!(run.examples_per_s(), [32.0, 16.0]);
         assert_eq!(run.share(), [0.5, 0.25]);
         let table = StepRun::markdown(std::slice::from_ref(&run));

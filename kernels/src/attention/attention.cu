@@ -6,7 +6,7 @@
 //
 // A hidden pair takes part in nothing: it is marked by a probability below zero, which no visible pair has, and passed over. So a
 // NaN or an infinity reaches those that see it and nobody else.
-#include "common.cuh"
+#include "attention.cuh"
 
 constexpr u32 SHARE = 4;
 // Rows of a tile, such that three tiles and the scores fit the 48 KB of shared memory that every kernel has.
@@ -14,26 +14,6 @@ template <int D>
 constexpr u32 TILE_OF = D <= 64 ? 32 : D <= 128 ? 16 : 8;
 // beside the pairs that can be seen
 constexpr float HIDDEN = -1.f;
-
-// The arguments that forward and backward share. Strides are the distances between the starts of two rows, in numbers.
-struct Inputs {
-    const float *q, *k, *v;
-    const u32 *begin, *end;                        // [n_keys]: key j is seen by the queries begin[j] <= i < end[j]
-    const u32 *query_positions, *key_positions;    // of the bias
-    const float* table;                            // [n_heads, 2 reach + 1], or null: no bias
-    u32 q_stride, k_stride, v_stride;
-    u32 n_queries, n_keys, n_heads, n_kv_heads, head_dim, reach;
-    float scale;
-};
-#define INPUTS                                                                                                          \
-    const float *q, const float *k, const float *v, const u32 *begin, const u32 *end, const u32 *query_positions,       \
-        const u32 *key_positions, const float *table, u32 q_stride, u32 k_stride, u32 v_stride, u32 n_queries,          \
-        u32 n_keys, u32 n_heads, u32 n_kv_heads, u32 head_dim, u32 reach, float scale
-#define OF_INPUTS                                                                                                       \
-    Inputs {                                                                                                            \
-        q, k, v, begin, end, query_positions, key_positions, table, q_stride, k_stride, v_stride, n_queries, n_keys,    \
-            n_heads, n_kv_heads, head_dim, reach, scale                                                                 \
-    }
 
 // The rows of a tile, of one head of at most D numbers, in shared memory; rows beyond the last are zero. A row has one number more,
 // against bank conflicts.
@@ -84,29 +64,11 @@ DEVICE bool sees(const Seen& seen, u32 query, u32 key_of_tile) {
     return seen.begin[key_of_tile] <= query && query < seen.end[key_of_tile];
 }
 
-// The number of the bias for a pair.
-DEVICE float bias_of(const Inputs& x, u32 head, u32 query, u32 key) {
-    if (!x.table) return 0.f;
-    const int reach = int(x.reach), distance = int(x.query_positions[query]) - int(x.key_positions[key]);
-    const int kept = distance < -reach ? -reach : distance > reach ? reach : distance;
-    return x.table[size_t(head) * (2 * x.reach + 1) + u32(kept + reach)];
-}
-
 template <int D>
 DEVICE float dot(const Rows<D>& a, u32 i, const Rows<D>& b, u32 j, u32 head_dim) {
     float sum = 0.f;
     for (u32 d = 0; d < head_dim; d++) sum = fmaf(a.at[i][d], b.at[j][d], sum);
     return sum;
-}
-
-// Of the four threads of a row.
-DEVICE float row_max(float x) {
-    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
-DEVICE float row_sum(float x) {
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 
 // ---- forward
@@ -182,11 +144,6 @@ extern "C" __global__ void attention_dots(const float* out, const float* d_out, 
     if (lane == 0) dots[row] = sum;
 }
 EXPORT(attention_dots)
-
-// What the forward pass left and what comes from above: lse and dots [n_queries, n_heads], d_out [n_queries, n_heads * head_dim].
-struct Upstream {
-    const float *lse, *dots, *d_out;
-};
 
 template <int D>
 DEVICE void backward_queries(const Inputs& x, const Upstream& up, float* d_q, u32 d_q_stride) {

@@ -4,6 +4,11 @@ use super::Heads;
 use crate::cuda::{Arg, Failed, Launch, Launcher, Slice, SliceMut};
 
 const FILE: &str = "attention";
+const FILE_OF_FEW_QUERIES: &str = "few_queries";
+/// Threads of a block, as in `few_queries.cu`.
+const THREADS_OF_FEW: u32 = 256;
+/// Queries for which all keys are read one by one: with more, what is read again and again is too much.
+const MOST_OF_FEW: usize = 64;
 /// Threads that share a row, as in `attention.cu`.
 const SHARE: usize = 4;
 
@@ -113,13 +118,18 @@ pub fn forward(
     out: SliceMut<f32>,
     lse: SliceMut<f32>,
 ) -> Result<(), Failed> {
-    let kernels = ["attention_forward_64", "attention_forward_128", "attention_forward_256"];
     inputs.check();
     inputs.check_output(out.len(), lse.len());
     if inputs.n_queries == 0 {
         return Ok(());
     }
-    let launch = inputs.launch(kernels, inputs.n_queries, inputs.heads.n_heads).arg(out).arg(lse);
+    let launch = if inputs.are_queries_few() {
+        inputs.launch_of_few_queries()
+    } else {
+        let kernels = ["attention_forward_64", "attention_forward_128", "attention_forward_256"];
+        inputs.launch(kernels, inputs.n_queries, inputs.heads.n_heads)
+    };
+    let launch = launch.arg(out).arg(lse);
     // SAFETY: the kernel's parameters, with the sizes checked above
     unsafe { launch.on(gpu) }
 }
@@ -207,15 +217,36 @@ impl Inputs<'_> {
         assert_eq!((out, lse), (rows * self.heads.head_dim, rows), "out and lse");
     }
 
-    /// The kernel for heads of this width, with a block per tile of `rows` and head, and the parameters that all have.
+    /// The kernel for heads of this width, with a block per tile of `rows` and head.
     fn launch(&self, kernels: [&'static str; 3], rows: usize, heads: usize) -> Launch {
-        let Heads { n_heads, n_kv_heads, head_dim, scale } = self.heads;
-        let (kernel, tile) = match head_dim {
+        let (kernel, tile) = match self.heads.head_dim {
             ..=64 => (kernels[0], 32),
             65..=128 => (kernels[1], 16),
             _ => (kernels[2], 8),
         };
-        let launch = Launch::new(FILE, kernel, rows.div_ceil(tile), (tile * SHARE) as u32).rows(heads);
+        self.with_args(Launch::new(FILE, kernel, rows.div_ceil(tile), (tile * SHARE) as u32).rows(heads))
+    }
+
+    /// Whether a tile of queries would mostly be rows that see nothing of a tile of keys, or no rows: as in a step of generation.
+    fn are_queries_few(&self) -> bool {
+        self.n_queries <= MOST_OF_FEW && 4 * self.n_queries <= self.n_keys()
+    }
+
+    /// A block per query and head.
+    fn launch_of_few_queries(&self) -> Launch {
+        let kernel = match self.heads.head_dim {
+            ..=64 => "few_queries_forward_64",
+            65..=128 => "few_queries_forward_128",
+            _ => "few_queries_forward_256",
+        };
+        self.with_args(
+            Launch::new(FILE_OF_FEW_QUERIES, kernel, self.n_queries, THREADS_OF_FEW).rows(self.heads.n_heads),
+        )
+    }
+
+    /// With the parameters that all kernels begin with.
+    fn with_args(&self, launch: Launch) -> Launch {
+        let Heads { n_heads, n_kv_heads, head_dim, scale } = self.heads;
         let none = Arg::from(0u64);
         let reach = self.bias.map_or(0, |bias| bias.table.len() / n_heads / 2);
         let [query_positions, key_positions, table] = self.bias.map_or([none; 3], |bias| {

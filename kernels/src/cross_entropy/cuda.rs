@@ -1,6 +1,6 @@
 //! Softmax cross-entropy on the GPU: [`super`]'s functions, with slices of its memory.
 
-use super::Target;
+use super::{Target, check_targets};
 use crate::{
     cuda::{Failed, Launch, Launcher, Slice, SliceMut},
     slices::n_rows,
@@ -49,15 +49,7 @@ impl Targets {
     ///
     /// Panics when they are not sorted by row, or one lies outside.
     pub fn of(targets: &[Target], rows: usize, vocab: usize) -> Targets {
-        assert!(targets.is_sorted_by_key(|t| t.row), "targets must be sorted by row");
-        for t in targets {
-            let inside = (t.row as usize) < rows && (t.token as usize) < vocab;
-            assert!(
-                inside,
-                "target (row {}, token {}) is outside of logits [{rows}, {vocab}]",
-                t.row, t.token
-            );
-        }
+        check_targets(targets, rows, vocab);
         let begin = (0..=rows as u32).map(|row| targets.partition_point(|t| t.row < row) as u32).collect();
         let (tokens, weights) = targets.iter().map(|t| (t.token, t.weight)).unzip();
         Targets { begin, tokens, weights }

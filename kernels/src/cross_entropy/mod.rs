@@ -127,11 +127,7 @@ pub fn backward(
 ) {
     let rows = n_rows(logits.len(), vocab);
     assert_eq!((lse.len(), d_logits.len()), (rows, logits.len()), "one lse per row, d_logits like logits");
-    assert!(targets.is_sorted_by_key(|t| t.row), "targets must be sorted by row");
-    for t in targets {
-        let inside = (t.row as usize) < rows && (t.token as usize) < vocab;
-        assert!(inside, "target (row {}, token {}) is outside of logits [{rows}, {vocab}]", t.row, t.token);
-    }
+    check_targets(targets, rows, vocab);
     if rows == 0 {
         return;
     }
@@ -147,6 +143,15 @@ pub fn backward(
         Backward { logits, lse, targets: of_rows(first_row), first_row, vocab, d_logits }
     });
     run_all(isa, tasks);
+}
+
+/// Panics when a target lies outside of the logits, or they are not sorted.
+fn check_targets(targets: &[Target], rows: usize, vocab: usize) {
+    assert!(targets.is_sorted_by_key(|t| t.row), "targets must be sorted by row");
+    for t in targets {
+        let inside = (t.row as usize) < rows && (t.token as usize) < vocab;
+        assert!(inside, "target (row {}, token {}) is outside of logits [{rows}, {vocab}]", t.row, t.token);
+    }
 }
 
 struct Backward<'a> {

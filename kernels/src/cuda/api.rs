@@ -66,6 +66,7 @@ api! {
     memory = cuMemGetInfo_v2(*mut usize, *mut usize);
     allocate = cuMemAllocAsync(*mut CUdeviceptr, usize, CUstream);
     free = cuMemFreeAsync(CUdeviceptr, CUstream);
+    allocate_host = cuMemHostAlloc(*mut *mut c_void, usize, c_uint);
     copy_to_device = cuMemcpyHtoDAsync_v2(CUdeviceptr, *const c_void, usize, CUstream);
     copy_to_host = cuMemcpyDtoHAsync_v2(*mut c_void, CUdeviceptr, usize, CUstream);
     copy_on_device = cuMemcpyDtoDAsync_v2(CUdeviceptr, CUdeviceptr, usize, CUstream);
@@ -86,6 +87,7 @@ api! {
     );
     create_event = cuEventCreate(*mut CUevent, c_uint);
     record_event = cuEventRecord(CUevent, CUstream);
+    wait_for_event = cuEventSynchronize(CUevent);
     milliseconds = cuEventElapsedTime_v2(*mut f32, CUevent, CUevent);
     destroy_event = cuEventDestroy_v2(CUevent);
     error_name = cuGetErrorName(Code, *mut *const c_char);

@@ -1,6 +1,6 @@
 //! Memory of the device.
 
-use std::{fmt, marker::PhantomData, ptr};
+use std::{fmt, marker::PhantomData, ptr, slice};
 
 use half::bf16;
 
@@ -107,21 +107,17 @@ impl<T: Number> Buffer<T> {
         unsafe { SliceMut::from_raw(self.address, self.len) }
     }
 
-    /// Copies `x` here.
+    /// Queues a copy of `x`, which may change as soon as this returns.
     ///
     /// # Errors
-    /// The copy fails. Panics when the lengths differ.
+    /// The copy is refused. Panics when the lengths differ.
     pub fn fill_from(&mut self, x: &[T]) -> Result<(), Failed> {
         assert_eq!(x.len(), self.len, "as many numbers as the buffer has");
-        if x.is_empty() {
-            return Ok(());
-        }
-        let (driver, from) = (self.driver, ptr::from_ref(x).cast());
-        // SAFETY: `x` is as long as the buffer, and stays until the copy is done, for which we wait
-        driver.call("copying to the GPU", |api| unsafe {
-            (api.copy_to_device)(self.address, from, size_of_val(x), driver.stream())
-        })?;
-        driver.wait_whatever_happened()
+        let (bytes, from) = (size_of_val(x), ptr::from_ref(x).cast());
+        // SAFETY: numbers without padding, seen as the bytes that they are
+        let bytes = unsafe { slice::from_raw_parts(from, bytes) };
+        // SAFETY: `x` is as long as the buffer, which is freed on the stream, after the copy
+        unsafe { self.driver.send(self.address, bytes) }
     }
 
     /// Queues a copy of `other`, by the driver.

@@ -81,10 +81,16 @@ DEVICE void map(const F& f, const float* const (&in)[IN], float* const (&out)[OU
     }
 }
 
-// ---- sums over a warp and a block; every thread gets the result, and takes part
+// ---- over a warp and a block; every thread gets the result, and takes part
 
 DEVICE float warp_sum(float v) {
     for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(ALL_LANES, v, o);
+    return v;
+}
+
+// A NaN is passed over.
+DEVICE float warp_max(float v) {
+    for (int o = 16; o > 0; o >>= 1) v = fmaxf(v, __shfl_xor_sync(ALL_LANES, v, o));
     return v;
 }
 

@@ -7,6 +7,7 @@
 //! `PROMPT_TUNING_GPU_SYNC=1` waits for every launch, so that an error names the kernel that made it.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     ffi::{CString, c_void},
     fmt, ptr,
@@ -18,7 +19,8 @@ use cudarc::driver::sys;
 use super::{
     Failed, Gpu, Kernel, Launch, Launcher,
     api::{Api, is_final},
-    images, probe,
+    images, nvrtc, probe,
+    staging::Staging,
 };
 
 /// The first GPU, ready to compute.
@@ -32,6 +34,8 @@ pub struct Driver {
     /// Loaded when they are first asked for.
     modules: Mutex<HashMap<&'static str, Loaded<sys::CUmodule>>>,
     functions: Mutex<HashMap<Kernel, Loaded<sys::CUfunction>>>,
+    /// What copies to the device pass through, from the first one on.
+    staging: Mutex<Option<Staging>>,
     /// Whether to wait for every launch.
     waits: bool,
     /// The error after which nothing works.
@@ -82,7 +86,8 @@ impl Driver {
         let pool = pool(&api, device)?;
         let waits = std::env::var("PROMPT_TUNING_GPU_SYNC").is_ok_and(|value| value == "1");
         let (modules, functions, broken) = (Mutex::default(), Mutex::default(), OnceLock::new());
-        Ok(Driver { gpu, api, context, stream, pool, modules, functions, waits, broken })
+        let staging = Mutex::default();
+        Ok(Driver { gpu, api, context, stream, pool, modules, functions, staging, waits, broken })
     }
 
     /// What was found.
@@ -134,6 +139,17 @@ impl Driver {
         // SAFETY: the pool is the device's; this attribute is 64 bits, which are there until the call returns
         self.call("cuMemPoolGetAttribute", |api| unsafe { (api.pool_attribute)(self.pool, attribute, to) })?;
         Ok(bytes)
+    }
+
+    /// Queues a copy of `bytes` to the device; they may change as soon as this returns.
+    ///
+    /// # Errors
+    /// It is refused.
+    ///
+    /// # Safety
+    /// There is room for them at `to`, on this driver's device, until the stream has come so far.
+    pub(super) unsafe fn send(&self, to: sys::CUdeviceptr, bytes: &[u8]) -> Result<(), Failed> {
+        Staging::send(&mut locked(&self.staging), self, to, bytes)
     }
 
     /// The stream of all that is done.
@@ -202,10 +218,13 @@ impl Driver {
         if let Some(Loaded(module)) = modules.get(file) {
             return Ok(*module);
         }
-        let image = images::image(file);
+        let image = match nvrtc::sources() {
+            Some(sources) => Some(Cow::from(nvrtc::compile(&sources, file, self.gpu.capability)?)),
+            None => images::image(file).map(Cow::from),
+        };
         let image = image.ok_or_else(|| Failed::new(file, "there is no image of this name"))?;
         let mut module = ptr::null_mut();
-        // SAFETY: a fat binary, which says itself how long it is
+        // SAFETY: a fat binary or an object file, which says itself how long it is
         self.call(format_args!("the kernels of {file}"), |api| unsafe {
             (api.load_module)(&mut module, image.as_ptr().cast())
         })?;

@@ -19,6 +19,7 @@ images![
     "cross_entropy",
     "elementwise",
     "embedding",
+    "few_queries",
     "layer_norm",
     "matmul_bf16",
     "matmul_f32",

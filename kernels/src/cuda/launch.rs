@@ -87,6 +87,13 @@ impl<'a, T> SliceMut<'a, T> {
         })
     }
 
+    /// Some of them. Panics when there are not so many.
+    pub fn part(self, range: Range<usize>) -> SliceMut<'a, T> {
+        let [head, _] = self.split_at(range.end);
+        let [_, part] = head.split_at(range.start);
+        part
+    }
+
     /// The same numbers, lent for one launch.
     pub fn lend(&mut self) -> SliceMut<'_, T> {
         SliceMut { address: self.address, len: self.len, lifetime: PhantomData }

@@ -7,8 +7,10 @@
 //! | [`launch`] | what a launch is made of; [`Launcher`] is who carries it out |
 //! | [`driver`] | launches on a GPU |
 //! | [`buffer`] | its memory, and copies |
+//! | `staging` | what copies to it pass through |
 //! | `api` | the functions of NVIDIA's driver |
 //! | `images` | the compiled kernels |
+//! | [`nvrtc`] | kernels compiled when they are asked for, for those who write them |
 //! | [`mod@probe`] | whether there is a GPU that can be used: an answer, never a panic |
 //! | `common.cuh` | what all kernels share: vector loads, sums over a warp and a block |
 //!
@@ -27,8 +29,10 @@ pub mod buffer;
 pub mod driver;
 mod images;
 pub mod launch;
+pub mod nvrtc;
 pub mod probe;
 pub(crate) mod rows;
+mod staging;
 
 pub use buffer::{Buffer, Number};
 pub use driver::Driver;

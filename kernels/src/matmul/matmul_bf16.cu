@@ -5,6 +5,7 @@
 // 128 x 128 of C, and each of its 8 warps 64 x 32 of that: six loads of four small matrices for 16 products of 16 x 8 x 16. The
 // next 32 steps of k come to the other half of shared memory meanwhile: A through registers, where it is rounded; B past them
 // where it is bf16 on boundaries of 16 bytes.
+#include "product.cuh"
 #include "tensor_cores.cuh"
 
 constexpr u32 TILE = 128, STEPS = 32, THREADS = 256;
@@ -116,38 +117,10 @@ DEVICE void multiply(const u16* tile_a, const u16* tile_b, u32 row, u32 column, 
 
 // ---- what is written
 
-struct Output {
-    const float *bias, *residual;
-    float* c;
-    u32 m, n;
-};
-
-// Two neighbours of C, where they can be read and written at once.
-DEVICE void write_pair(const Output& out, u32 row, u32 column, Vec<2> v) {
-    if (out.bias) {
-        const Vec<2> bias = load<2>(out.bias + column);
-        for (u32 e = 0; e < 2; e++) v.at[e] += bias.at[e];
-    }
-    const size_t at = size_t(row) * out.n + column;
-    if (out.residual) {
-        const Vec<2> residual = load<2>(out.residual + at);
-        for (u32 e = 0; e < 2; e++) v.at[e] += residual.at[e];
-    }
-    store<2>(out.c + at, v);
-}
-
-DEVICE void write_one(const Output& out, u32 row, u32 column, float sum) {
-    const size_t at = size_t(row) * out.n + column;
-    if (out.bias) sum += out.bias[column];
-    if (out.residual) sum += out.residual[at];
-    out.c[at] = sum;
-}
-
 // A warp's sums, which begin at this row and column of C.
 DEVICE void write(const Output& out, u32 first_row, u32 first_column, const Sums& sums) {
     const u32 lane = threadIdx.x % 32;
-    const size_t addresses = size_t(out.bias) | size_t(out.residual) | size_t(out.c);
-    const bool in_pairs = out.n % 2 == 0 && addresses % 8 == 0;
+    const bool in_pairs = is_in_pairs(out);
 #pragma unroll
     for (u32 i = 0; i < 4; i++)
 #pragma unroll
@@ -157,27 +130,12 @@ DEVICE void write(const Output& out, u32 first_row, u32 first_column, const Sums
 #pragma unroll
             for (u32 j = 0; j < 4; j++) {
                 const u32 column = first_column + 8 * j + lane % 4 * 2;
-                const float low = sums[i][j][2 * half], high = sums[i][j][2 * half + 1];
-                if (in_pairs) {
-                    if (column < out.n) write_pair(out, row, column, {{low, high}});
-                } else {
-                    if (column < out.n) write_one(out, row, column, low);
-                    if (column + 1 < out.n) write_one(out, row, column + 1, high);
-                }
+                write_two(out, in_pairs, row, column, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
             }
         }
 }
 
 // ---- the product
-
-// The tile of a block. Blocks that run at one moment are neighbours in both directions, eight tiles high: they share more of A
-// and B, which come from the cache then, than a long row of tiles would.
-DEVICE void tile_of_block(u32& row, u32& column) {
-    const u32 i = blockIdx.y * gridDim.x + blockIdx.x, of_group = 8 * gridDim.x;
-    const u32 above = i / of_group * 8, height = gridDim.y - above < 8 ? gridDim.y - above : 8;
-    row = (above + i % of_group % height) * TILE;
-    column = i % of_group / height * TILE;
-}
 
 // ALIGNED: rows of B begin on boundaries of 16 bytes and are whole groups of so many. A is asked for the same as it runs.
 template <class T, bool COLUMNS, bool ALIGNED>
@@ -186,7 +144,7 @@ DEVICE void product(const float* a, const T* b, const Output& out, u32 k) {
     constexpr u32 WIDTH_B = COLUMNS ? STEPS : TILE;
     __shared__ __align__(128) u16 tile_a[2][TILE * STEPS], tile_b[2][TILE * STEPS];
     u32 first_row, first_column;
-    tile_of_block(first_row, first_column);
+    tile_of_block<TILE, TILE>(first_row, first_column);
     const u32 warp = threadIdx.x / 32, row = warp / WARPS_ABREAST * ROWS, column = warp % WARPS_ABREAST * COLUMNS_OF_WARP;
     const bool whole_a = k % 4 == 0 && size_t(a) % 16 == 0;
     // a warp without a number of C has nothing to do but to bring its share of the tiles

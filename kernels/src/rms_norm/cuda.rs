@@ -1,11 +1,10 @@
-//! Root-mean-square normalisation on the GPU: [`super`]'s functions, with slices of its memory.
+//! The forward pass of root-mean-square normalisation on the GPU, with slices of its memory; the gradients are in
+//! [`crate::norms`].
 
 use crate::{
-    cuda::{Failed, Launcher, Slabs, Slice, SliceMut, rows},
+    cuda::{Failed, Launcher, Slice, SliceMut, rows},
     slices::n_rows,
 };
-
-const FILE: &str = "rms_norm";
 
 /// [`super::forward`]
 ///
@@ -26,78 +25,9 @@ pub fn forward(
         return Ok(());
     }
     let vectors = [x.into(), weight.into(), y.read().into()];
-    let launch = rows::block_per_row(FILE, ["rms_norm_forward_x1", "rms_norm_forward_x4"], (t, c), &vectors);
+    let kernels = ["rms_norm_forward_x1", "rms_norm_forward_x4"];
+    let launch = rows::block_per_row("rms_norm", kernels, (t, c), &vectors);
     let launch = launch.arg(x).arg(weight).arg(eps).arg(y).arg(rstd).size(c);
     // SAFETY: the kernel's parameters, with the sizes checked above
     unsafe { launch.on(gpu) }
-}
-
-/// What the gradients are computed from.
-#[derive(Clone, Copy, Debug)]
-pub struct Backward<'a> {
-    /// The input, `[T, C]`.
-    pub x: Slice<'a, f32>,
-    /// Of the forward pass, `[T]`.
-    pub rstd: Slice<'a, f32>,
-    /// From above, `[T, C]`.
-    pub d_y: Slice<'a, f32>,
-}
-
-impl Backward<'_> {
-    /// Rows, if the sizes fit together.
-    fn rows(&self, c: usize) -> usize {
-        let t = n_rows(self.x.len(), c);
-        assert_eq!((self.d_y.len(), self.rstd.len()), (self.x.len(), t), "d_y and one rstd per row");
-        t
-    }
-}
-
-/// [`super::backward_input`], or with `add` [`super::accumulate_input`].
-///
-/// # Errors
-/// The launch failed. Panics when the sizes do not fit together.
-pub fn backward_input(
-    gpu: &dyn Launcher,
-    from: Backward,
-    weight: Slice<f32>,
-    d_x: SliceMut<f32>,
-    add: bool,
-) -> Result<(), Failed> {
-    let c = weight.len();
-    let t = from.rows(c);
-    assert_eq!(d_x.len(), from.x.len(), "d_x");
-    if t == 0 {
-        return Ok(());
-    }
-    let Backward { x, rstd, d_y } = from;
-    let vectors = [x.into(), weight.into(), d_y.into(), d_x.read().into()];
-    let launch =
-        rows::block_per_row(FILE, ["rms_norm_backward_x1", "rms_norm_backward_x4"], (t, c), &vectors);
-    let launch = launch.arg(x).arg(weight).arg(rstd).arg(d_y).arg(d_x).arg(u32::from(add)).size(c);
-    // SAFETY: the kernel's parameters, with the sizes checked above
-    unsafe { launch.on(gpu) }
-}
-
-/// [`super::backward_weight`]. `partial` is scratch memory of [`Slabs::of`]`(T).n * C` numbers.
-///
-/// # Errors
-/// A launch failed. Panics when the sizes do not fit together.
-pub fn backward_weight(
-    gpu: &dyn Launcher,
-    from: Backward,
-    mut partial: SliceMut<f32>,
-    d_weight: SliceMut<f32>,
-) -> Result<(), Failed> {
-    let c = d_weight.len();
-    let t = from.rows(c);
-    let slabs = Slabs::of(t);
-    assert_eq!(partial.len(), slabs.n * c, "C sums per slab");
-    if t > 0 {
-        let Backward { x, rstd, d_y } = from;
-        let launch = rows::columns_of_slabs(FILE, "rms_norm_backward_weight", slabs, c);
-        let launch = launch.arg(x).arg(rstd).arg(d_y).arg(partial.lend());
-        // SAFETY: the kernel's parameters, with the sizes checked above
-        unsafe { launch.size(t).size(slabs.rows).size(c).on(gpu)? };
-    }
-    rows::sum_slabs(gpu, slabs, partial.read(), d_weight)
 }

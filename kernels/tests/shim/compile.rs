@@ -5,13 +5,18 @@ use std::{
     process::Command,
 };
 
-/// The library with these sources of `tests/shim` and linked so, or `None` where there is no compiler or no Linux,
-/// whose way of linking the shim needs; then the reader of the test's output is told. Whoever loads it may remove it
-/// afterwards.
+use tempfile::TempDir;
+
+/// A folder of its own with a library of this name, from these sources of `tests/shim`; or `None` where there is no compiler
+/// or no Linux, whose way of linking the shim needs, and then the reader of the test's output is told. Whoever has loaded
+/// the library needs the folder no longer.
+///
+/// As `libcuda.so.1`, with `driver.cpp`, it is the one that is found when somebody asks for NVIDIA's driver: in a process that
+/// has loaded it, or one that looks for libraries in its folder.
 ///
 /// Panics where the compiler refuses the kernels, and where `KERNELS_REQUIRE=cuda-shim` and there is none. Only then is
 /// what it warns of an error: other compilers warn of other things.
-pub(crate) fn library(sources: &[&str], options: &[&str]) -> Option<PathBuf> {
+pub(crate) fn library(name: &str, sources: &[&str]) -> Option<TempDir> {
     let required = std::env::var("KERNELS_REQUIRE").unwrap_or_default();
     let is_required = required.split(',').any(|name| name.trim() == "cuda-shim");
     let compiler = std::env::var("CXX").unwrap_or("c++".to_string());
@@ -24,17 +29,16 @@ pub(crate) fn library(sources: &[&str], options: &[&str]) -> Option<PathBuf> {
     // the tests of other crates compile it too
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels");
     let shim = root.join("tests/shim");
-    // of this process, because several may compile at one time
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("shim-{}.so", std::process::id()));
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let usual = "-std=c++17 -O2 -ffp-contract=off -Wall -Wextra -Wno-unknown-pragmas -fPIC -shared -DSHIM";
     let output = Command::new(&compiler)
         .args(usual.split(' '))
         .args(is_required.then_some("-Werror"))
         .arg(format!("-DSHIM_IMAGES=\"{}\"", root.join("src/cuda/images").display()))
-        .args(options)
+        .arg(format!("-Wl,-soname,{name}"))
         .args([root.join("src/cuda"), shim.clone()].map(|folder| format!("-I{}", folder.display())))
         .arg("-o")
-        .arg(&library)
+        .arg(folder.path().join(name))
         .args(sources.iter().map(|source| shim.join(source)))
         .args(["-x", "c++"])
         .args(kernels(&root.join("src")))
@@ -42,7 +46,7 @@ pub(crate) fn library(sources: &[&str], options: &[&str]) -> Option<PathBuf> {
         .output()
         .expect("it has run before");
     assert!(output.status.success(), "{compiler}:\n{}", String::from_utf8_lossy(&output.stderr));
-    Some(library)
+    Some(folder)
 }
 
 /// Every `.cu` file under `folder`.

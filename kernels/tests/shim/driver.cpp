@@ -2,6 +2,9 @@
 // be tested with it as it is: memory is memory, a launch runs the kernel of that name, and is done when the call
 // returns.
 //
+// A copy from page-locked memory is done as late as the stream allows, from what lies there then: so it is found out when
+// the memory is written again before the copy is done.
+//
 // Fresh memory is full of NaNs. There are 1 GiB of it. A kernel that the shim finds fault with leaves the context
 // broken, as a kernel that writes outside does on a GPU; what was wrong goes to the standard error output. A module has
 // the kernels of the file whose image it is, and those with faults.
@@ -16,6 +19,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "shim.h"
 
@@ -56,6 +60,20 @@ size_t kept;       // freed, and not given back to the system
 u64 keep_at_most;  // so much of it
 std::map<u64, size_t> blocks;  // address to bytes
 std::map<const void*, std::string> modules;  // image to the name of its file
+std::map<u64, size_t> page_locked;           // address to bytes
+
+struct Copy {
+    u64 to;
+    const void* from;
+    size_t bytes;
+};
+std::vector<Copy> queued;
+
+// what everything that comes later on the stream begins with
+void do_copies() {
+    for (const Copy& copy : queued) std::memcpy(reinterpret_cast<void*>(copy.to), copy.from, copy.bytes);
+    queued.clear();
+}
 
 Result now() { return broken ? LAUNCH_FAILED : SUCCESS; }
 
@@ -63,12 +81,13 @@ Result now() { return broken ? LAUNCH_FAILED : SUCCESS; }
 size_t room(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
 
 // Whether all of it is memory of one block.
-bool is_ours(u64 address, size_t bytes) {
+bool is_one_of(const std::map<u64, size_t>& blocks, u64 address, size_t bytes) {
     auto after = blocks.upper_bound(address);
     if (after == blocks.begin()) return false;
     const auto& [start, size] = *--after;
     return address + bytes <= start + size;
 }
+bool is_ours(u64 address, size_t bytes) { return is_one_of(blocks, address, bytes); }
 
 // The name of the file that has these bytes, among the images that are compiled into the program.
 std::string name_of(const void* image) {
@@ -137,7 +156,11 @@ int cuStreamCreate(void** stream, u32) {
     *stream = &used;
     return SUCCESS;
 }
-int cuStreamSynchronize(void*) { return now(); }
+int cuStreamSynchronize(void*) {
+    std::lock_guard<std::mutex> turn(lock);
+    do_copies();
+    return now();
+}
 
 int cuMemGetInfo_v2(size_t* free, size_t* all) {
     std::lock_guard<std::mutex> turn(lock);
@@ -164,6 +187,7 @@ int cuMemAllocAsync(u64* address, size_t bytes, void*) {
 }
 int cuMemFreeAsync(u64 address, void*) {
     std::lock_guard<std::mutex> turn(lock);
+    do_copies();
     const auto block = blocks.find(address);
     if (block == blocks.end()) return INVALID_VALUE;
     used -= block->second;
@@ -176,13 +200,22 @@ int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void*) {
     std::lock_guard<std::mutex> turn(lock);
     if (broken) return LAUNCH_FAILED;
     if (!is_ours(to, bytes)) return INVALID_VALUE;
-    std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+    queued.push_back({to, from, bytes});
+    if (!is_one_of(page_locked, u64(from), bytes)) do_copies();
     return SUCCESS;
+}
+int cuMemHostAlloc(void** address, size_t bytes, u32) {
+    std::lock_guard<std::mutex> turn(lock);
+    *address = calloc(bytes, 1);
+    if (!*address) return OUT_OF_MEMORY;
+    page_locked[u64(*address)] = bytes;
+    return now();
 }
 int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void*) {
     std::lock_guard<std::mutex> turn(lock);
     if (broken) return LAUNCH_FAILED;
     if (!is_ours(to, bytes) || !is_ours(from, bytes)) return INVALID_VALUE;
+    do_copies();
     std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
     return SUCCESS;
 }
@@ -190,6 +223,7 @@ int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) {
     std::lock_guard<std::mutex> turn(lock);
     if (broken) return LAUNCH_FAILED;
     if (!is_ours(from, bytes)) return INVALID_VALUE;
+    do_copies();
     std::memcpy(to, reinterpret_cast<void*>(from), bytes);
     return SUCCESS;
 }
@@ -217,6 +251,7 @@ int cuLaunchKernel(void* function, u32 grid_x, u32 grid_y, u32 grid_z, u32 block
     if (broken) return LAUNCH_FAILED;
     const u32 grid[3] = {grid_x, grid_y, grid_z}, block[3] = {block_x, block_y, block_z};
     if (shim_refused(grid, block)) return INVALID_VALUE;
+    do_copies();
     static u64 launches;
     const char* why = ++launches > LAUNCHES ? "a launch too many"
                                             : shim_run(function, grid, block, arguments, 2, launches);
@@ -232,6 +267,8 @@ int cuEventCreate(void** event, u32) {
     return SUCCESS;
 }
 int cuEventRecord(void*, void*) { return now(); }
+// all that came before the event, and more, which is allowed
+int cuEventSynchronize(void* event) { return cuStreamSynchronize(event); }
 int cuEventElapsedTime_v2(float* milliseconds, void*, void*) {
     *milliseconds = 1.f;
     return now();

@@ -116,10 +116,9 @@ impl Shim {
 
     /// `None` where there is no compiler.
     fn compiled() -> Option<Shim> {
-        let path = compile::library(&["shim.cpp"], &[])?;
+        let folder = compile::library("libshim.so", &["shim.cpp"])?;
         // SAFETY: its initialisers only note the names of the kernels
-        let library = unsafe { Library::new(&path) }.expect("a library");
-        std::fs::remove_file(&path).expect("the library was written");
+        let library = unsafe { Library::new(folder.path().join("libshim.so")) }.expect("a library");
         Some(Shim { library, one_at_a_time: Mutex::new(()) })
     }
 

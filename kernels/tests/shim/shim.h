@@ -116,6 +116,9 @@ inline u32 __ballot_sync(u32 lanes, bool condition) {
     return bits;
 }
 
+// one more than the lowest bit that is set
+inline int __ffs(u32 bits) { return __builtin_ffs(int(bits)); }
+
 // a CPU would read and write vectors between boundaries too
 #define CHECK_ALIGNED(p, bytes) \
     if (size_t(p) % (bytes) != 0) ::shim::fail("a vector is not on %d bytes", int(bytes));

@@ -129,14 +129,16 @@ impl Common {
         Ok(model)
     }
 
+    /// The options that say how numbers are computed, and their values where it is not the usual way.
+    fn options(&self) -> [(&'static str, Option<&'static str>); 2] {
+        let precision = (self.precision == Precision::Bf16).then_some("bf16");
+        let device = (self.device == Device::Cuda).then_some("cuda");
+        [("--precision", precision), ("--device", device)]
+    }
+
     /// Names how numbers are computed, for runs that are compared or resumed; empty for the usual way.
-    fn arithmetic(&self) -> &'static str {
-        match (self.precision, self.device) {
-            (Precision::F32, Device::Cpu) => "",
-            (Precision::Bf16, Device::Cpu) => "bf16",
-            (Precision::F32, Device::Cuda) => "cuda",
-            (Precision::Bf16, Device::Cuda) => "bf16 cuda",
-        }
+    fn arithmetic(&self) -> String {
+        self.options().into_iter().filter_map(|(_, value)| value).collect::<Vec<_>>().join(" ")
     }
 
     /// Checks what this build can do, and starts the threads.

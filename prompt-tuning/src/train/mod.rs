@@ -374,5 +374,5 @@ impl<'a> Trainer<'a> {
 
 /// What was computed on the GPU is not to be believed.
 fn gpu_failed(why: tensor::Error) -> Error {
-    Error::Failure(format!("the GPU failed: {why}"))
+    Error::Failure(model::error::gpu_failed(&why))
 }

@@ -5,9 +5,9 @@
 //!
 //! Gradients are known by `_backward` in their names. Nothing is remembered here: that is the tape's business.
 
-/// The result of `$then` if one of `$tensors` lies on the GPU, which is `$gpu` there.
+/// The result of `$then` if one of `$tensors` lies on the GPU, which is `$gpu` there, or `_` where nobody needs it.
 macro_rules! on_gpu {
-    (|$gpu:ident| $tensors:expr => $then:expr) => {
+    (|$gpu:pat_param| $tensors:expr => $then:expr) => {
         #[cfg(feature = "cuda")]
         if let Some($gpu) = crate::gpu::Gpu::of($tensors) {
             return $then;

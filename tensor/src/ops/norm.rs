@@ -4,9 +4,16 @@
 
 use kernels::layer_norm::{self, Affine};
 use kernels::{Isa, rms_norm};
+#[cfg(feature = "cuda")]
+use kernels::{
+    cuda::{Failed, Slabs},
+    norms,
+};
 
 use super::accumulated;
 use crate::Tensor;
+#[cfg(feature = "cuda")]
+use crate::gpu::{Gpu, Lent};
 
 /// LayerNorm of `[T, C]` with `weight` and `bias` of `[C]`: the result, and mean and reciprocal deviation of each row.
 pub fn layer_norm(x: &Tensor, [weight, bias]: [&Tensor; 2], eps: f32) -> (Tensor, [Tensor; 2]) {
@@ -44,17 +51,8 @@ pub struct Backward<'a> {
 pub fn backward_input(from: Backward, weight: &Tensor, before: Option<Tensor>) -> Tensor {
     let Backward { x, mean, rstd, d_y } = from;
     on_gpu!(|gpu| &[x, weight, d_y] => gpu.accumulated(before, x.shape(), |d_x, add| {
-        from.on(gpu, |from| {
-            let weight = gpu.read(weight)?;
-            match from {
-                OnGpu::LayerNorm(from) => {
-                    layer_norm::cuda::backward_input(gpu.launcher(), from, weight.slice(), d_x, add)
-                }
-                OnGpu::RmsNorm(from) => {
-                    rms_norm::cuda::backward_input(gpu.launcher(), from, weight.slice(), d_x, add)
-                }
-            }
-        })
+        let weight = gpu.read(weight)?;
+        from.on(gpu, |from| norms::backward_input(gpu.launcher(), from, weight.slice(), d_x, add))
     }));
     let (isa, x, weight, rstd, d_y, shape) =
         (Isa::best(), x.f32s(), weight.f32s(), rstd.f32s(), d_y.f32s(), x.shape());
@@ -76,16 +74,7 @@ pub fn layer_norm_backward_affine(from: Backward) -> [Tensor; 2] {
     let mean = mean.expect("a LayerNorm has means");
     let shape = [x.width()];
     on_gpu!(|gpu| &[x, d_y] => {
-        let c = x.width();
-        let both = gpu.one(&[2, c], |d_affine| {
-            let mut partial = gpu.room(kernels::cuda::Slabs::of(x.rows()).n * 2 * c)?;
-            from.on(gpu, |from| match from {
-                OnGpu::LayerNorm(from) => {
-                    layer_norm::cuda::backward_affine(gpu.launcher(), from, partial.slice_mut(), d_affine)
-                }
-                OnGpu::RmsNorm(_) => unreachable!("it has means"),
-            })
-        });
+        let both = from.parameters(gpu, &[2, x.width()]);
         [0, 1].map(|row| both.take_rows(&[row]).reshaped(&shape))
     });
     let mut d_weight = Tensor::room(&shape);
@@ -116,42 +105,27 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> (Tensor, Tensor) {
 pub fn rms_norm_backward_weight(from: Backward) -> Tensor {
     let Backward { x, rstd, d_y, .. } = from;
     let shape = [x.width()];
-    on_gpu!(|gpu| &[x, d_y] => gpu.one(&shape, |d_weight| {
-        let mut partial = gpu.room(kernels::cuda::Slabs::of(x.rows()).n * x.width())?;
-        from.on(gpu, |from| match from {
-            OnGpu::RmsNorm(from) => {
-                rms_norm::cuda::backward_weight(gpu.launcher(), from, partial.slice_mut(), d_weight)
-            }
-            OnGpu::LayerNorm(_) => unreachable!("it has no means"),
-        })
-    }));
+    on_gpu!(|gpu| &[x, d_y] => from.parameters(gpu, &shape));
     Tensor::build(&shape, |d_weight| {
         rms_norm::backward_weight(Isa::best(), x.f32s(), rstd.f32s(), d_y.f32s(), d_weight);
     })
 }
 
-/// [`Backward`] as the kernels take it.
-#[cfg(feature = "cuda")]
-enum OnGpu<'a> {
-    LayerNorm(layer_norm::cuda::Backward<'a>),
-    RmsNorm(rms_norm::cuda::Backward<'a>),
-}
-
 #[cfg(feature = "cuda")]
 impl Backward<'_> {
-    fn on<R>(
-        self,
-        gpu: crate::gpu::Gpu,
-        launch: impl FnOnce(OnGpu) -> Result<R, kernels::cuda::Failed>,
-    ) -> Result<R, kernels::cuda::Failed> {
+    /// Launches what takes it.
+    fn on(self, gpu: Gpu, launch: impl FnOnce(norms::Backward) -> Result<(), Failed>) -> Result<(), Failed> {
         let (x, rstd, d_y) = (gpu.read(self.x)?, gpu.read(self.rstd)?, gpu.read(self.d_y)?);
-        let (x, rstd, d_y) = (x.slice(), rstd.slice(), d_y.slice());
-        match self.mean {
-            Some(mean) => {
-                let mean = gpu.read(mean)?;
-                launch(OnGpu::LayerNorm(layer_norm::cuda::Backward { x, mean: mean.slice(), rstd, d_y }))
-            }
-            None => launch(OnGpu::RmsNorm(rms_norm::cuda::Backward { x, rstd, d_y })),
-        }
+        let mean = self.mean.map(|mean| gpu.read(mean)).transpose()?;
+        let mean = mean.as_ref().map(Lent::slice);
+        launch(norms::Backward { x: x.slice(), mean, rstd: rstd.slice(), d_y: d_y.slice() })
+    }
+
+    /// The gradients of the parameters, which have this shape together.
+    fn parameters(self, gpu: Gpu, shape: &[usize]) -> Tensor {
+        gpu.one(shape, |d| {
+            let mut partial = gpu.room(Slabs::of(self.x.rows()).n * d.len())?;
+            self.on(gpu, |from| norms::backward_parameters(gpu.launcher(), from, partial.slice_mut(), d))
+        })
     }
 }

@@ -25,8 +25,7 @@ pub fn sgd(settings: Sgd, grad: &Tensor, [param, velocity]: [&mut Tensor; 2]) {
 /// One step of Adafactor; `step` counts from 1, and `row` and `col` are the moments. Those on a GPU are read back, and sent again:
 /// there is no kernel.
 pub fn adafactor(settings: Adafactor, step: u64, grad: &Tensor, [param, row, col]: [&mut Tensor; 3]) {
-    on_gpu!(|gpu| &[&*param] => {
-        let _ = gpu;
+    on_gpu!(|_| &[&*param] => {
         let all = [param, row, col];
         let [mut param, mut row, mut col] = all.each_ref().map(|tensor| tensor.here());
         adafactor(settings, step, grad, [&mut param, &mut row, &mut col]);
@@ -50,9 +49,6 @@ pub fn sum_of_squares(x: &Tensor) -> f64 {
 
 /// Multiplies all numbers by `factor`.
 pub fn shorten(x: &mut Tensor, factor: f32) {
-    on_gpu!(|gpu| &[&*x] => {
-        let _ = gpu;
-        *x = super::pointwise::scale(factor, x);
-    });
+    on_gpu!(|_| &[&*x] => *x = super::pointwise::scale(factor, x));
     x.make_mut().iter_mut().for_each(|x| *x *= factor);
 }

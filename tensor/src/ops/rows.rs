@@ -1,6 +1,8 @@
 //! Rows picked from tables, and their gradients put back.
 
 use kernels::embedding;
+#[cfg(feature = "cuda")]
+use kernels::matmul::cuda::Elements;
 
 use super::accumulated;
 use crate::Tensor;
@@ -37,12 +39,25 @@ pub fn gather(table: &Tensor, soft: Option<&Tensor>, rows: &[u32]) -> Tensor {
     })
 }
 
+/// `table[first + i] = from[rows[i]]`, where `table` is. Panics for rows outside, and for a table of a file.
+pub fn put(table: &mut Tensor, first: usize, from: &Tensor, rows: &[u32]) {
+    let width = table.width();
+    assert_eq!(from.width(), width, "rows of one width");
+    assert!(rows.iter().all(|&row| (row as usize) < from.rows()), "rows of {}", from.rows());
+    let at = first * width..(first + rows.len()) * width;
+    on_gpu!(|gpu| &[table] => gpu.change([table], |[table]| {
+        let (from, nothing, rows) = (gpu.read(from)?, gpu.send(&[])?, gpu.send(rows)?);
+        let from = (Elements::F32(from.slice()), nothing.slice());
+        embedding::cuda::gather(gpu.launcher(), from, rows.slice(), width, table.part(at))
+    }));
+    for (to, &row) in table.make_mut()[at].chunks_exact_mut(width.max(1)).zip(rows) {
+        to.copy_from_slice(&from.f32s()[row as usize * width..][..width]);
+    }
+}
+
 /// `x[t] + table[rows[t]]`
 pub fn add_rows(x: &Tensor, table: &Tensor, rows: &[u32]) -> Tensor {
-    on_gpu!(|gpu| &[x, table] => {
-        let _ = gpu;
-        super::pointwise::add(x, &gather(table, None, rows))
-    });
+    on_gpu!(|_| &[x, table] => super::pointwise::add(x, &gather(table, None, rows)));
     let (width, elements) = (table.width(), table.elements());
     Tensor::build(x.shape(), |y| {
         for ((y, x), &row) in y.chunks_exact_mut(width).zip(x.f32s().chunks_exact(width)).zip(rows) {

@@ -12,6 +12,8 @@ use crate::Tensor;
 /// What one block of rows says.
 #[derive(Debug)]
 pub struct Scores {
+    /// The rows of the hidden states, `[rows, C]`.
+    pub hidden: Tensor,
     /// `log p` of each target.
     pub log_probs: Vec<f32>,
     /// `Σ weight (softmax - onehot)` of each row, `[rows, V]`, if it was asked for.
@@ -26,18 +28,18 @@ pub fn score(
     with_gradient: bool,
 ) -> Scores {
     let vocab = w.n_out;
-    let block = part(h, rows);
-    let logits = product(&block, w, bias, None);
+    let hidden = part(h, rows);
+    let logits = product(&hidden, w, bias, None);
     let lse = log_sum_exp(&logits);
     let at = |t: &Target| t.row as usize * vocab + t.token as usize;
     let picked = pick(&logits, targets.iter().map(at));
     let log_probs = picked.iter().zip(targets).map(|(x, t)| x - lse.f32s()[t.row as usize]).collect();
     let d_logits = with_gradient.then(|| backward(&logits, &lse, targets));
-    Scores { log_probs, d_logits }
+    Scores { hidden, log_probs, d_logits }
 }
 
 /// Some rows of the hidden states, which are all of them where there is one block.
-pub fn part(h: &Tensor, rows: Range<usize>) -> Tensor {
+fn part(h: &Tensor, rows: Range<usize>) -> Tensor {
     if rows == (0..h.rows()) {
         return h.clone();
     }
@@ -55,8 +57,7 @@ fn log_sum_exp(logits: &Tensor) -> Tensor {
 
 /// Single numbers, which are all that is read back of a block of logits.
 fn pick(logits: &Tensor, at: impl Iterator<Item = usize>) -> Vec<f32> {
-    on_gpu!(|gpu| &[logits] => {
-        let _ = gpu;
+    on_gpu!(|_| &[logits] => {
         let at: Vec<u32> = at.map(|at| u32::try_from(at).expect("a block is smaller")).collect();
         logits.reshaped(&[logits.len(), 1]).take_rows(&at).f32s().to_vec()
     });

@@ -1,5 +1,7 @@
 //! Layer and RMS normalisation of every device.
 
+#[cfg(feature = "cuda")]
+use prompt_tuning_kernels::norms;
 use prompt_tuning_kernels::{layer_norm, rms_norm};
 
 #[cfg(feature = "cuda")]
@@ -52,8 +54,8 @@ impl Device {
             Device::Cpu(isa) => layer_norm::accumulate_input(isa, x, weight, mean, rstd, d_y, d_x),
             #[cfg(feature = "cuda")]
             Device::Cuda(host) => {
-                let from = layer_norm_backward(x, mean, rstd, d_y);
-                layer_norm::cuda::backward_input(&host, from, read(weight), write(d_x), true).unwrap();
+                let from = backward(x, Some(mean), rstd, d_y);
+                norms::backward_input(&host, from, read(weight), write(d_x), true).unwrap();
             }
         }
     }
@@ -70,8 +72,8 @@ impl Device {
             Device::Cpu(isa) => layer_norm::backward_input(isa, x, weight, mean, rstd, d_y, &mut d_x),
             #[cfg(feature = "cuda")]
             Device::Cuda(host) => {
-                let from = layer_norm_backward(x, mean, rstd, d_y);
-                layer_norm::cuda::backward_input(&host, from, read(weight), write(&mut d_x), false).unwrap();
+                let from = backward(x, Some(mean), rstd, d_y);
+                norms::backward_input(&host, from, read(weight), write(&mut d_x), false).unwrap();
             }
         }
         d_x
@@ -93,9 +95,8 @@ impl Device {
             #[cfg(feature = "cuda")]
             Device::Cuda(host) => {
                 let mut partial = unwritten(prompt_tuning_kernels::cuda::Slabs::of(mean.len()).n * 2 * c);
-                let from = layer_norm_backward(x, mean, rstd, d_y);
-                layer_norm::cuda::backward_affine(&host, from, write(&mut partial), write(&mut d_affine))
-                    .unwrap();
+                let from = backward(x, Some(mean), rstd, d_y);
+                norms::backward_parameters(&host, from, write(&mut partial), write(&mut d_affine)).unwrap();
             }
         }
         let d_bias = d_affine.split_off(c);
@@ -128,8 +129,8 @@ impl Device {
             Device::Cpu(isa) => rms_norm::accumulate_input(isa, x, weight, rstd, d_y, d_x),
             #[cfg(feature = "cuda")]
             Device::Cuda(host) => {
-                let from = rms_norm::cuda::Backward { x: read(x), rstd: read(rstd), d_y: read(d_y) };
-                rms_norm::cuda::backward_input(&host, from, read(weight), write(d_x), true).unwrap();
+                let from = backward(x, None, rstd, d_y);
+                norms::backward_input(&host, from, read(weight), write(d_x), true).unwrap();
             }
         }
     }
@@ -146,8 +147,8 @@ impl Device {
             Device::Cpu(isa) => rms_norm::backward_input(isa, x, weight, rstd, d_y, &mut d_x),
             #[cfg(feature = "cuda")]
             Device::Cuda(host) => {
-                let from = rms_norm::cuda::Backward { x: read(x), rstd: read(rstd), d_y: read(d_y) };
-                rms_norm::cuda::backward_input(&host, from, read(weight), write(&mut d_x), false).unwrap();
+                let from = backward(x, None, rstd, d_y);
+                norms::backward_input(&host, from, read(weight), write(&mut d_x), false).unwrap();
             }
         }
         d_x
@@ -161,9 +162,8 @@ impl Device {
             #[cfg(feature = "cuda")]
             Device::Cuda(host) => {
                 let mut partial = unwritten(prompt_tuning_kernels::cuda::Slabs::of(rstd.len()).n * c);
-                let from = rms_norm::cuda::Backward { x: read(x), rstd: read(rstd), d_y: read(d_y) };
-                rms_norm::cuda::backward_weight(&host, from, write(&mut partial), write(&mut d_weight))
-                    .unwrap();
+                let from = backward(x, None, rstd, d_y);
+                norms::backward_parameters(&host, from, write(&mut partial), write(&mut d_weight)).unwrap();
             }
         }
         d_weight
@@ -171,11 +171,11 @@ impl Device {
 }
 
 #[cfg(feature = "cuda")]
-fn layer_norm_backward<'a>(
+fn backward<'a>(
     x: &'a [f32],
-    mean: &'a [f32],
+    mean: Option<&'a [f32]>,
     rstd: &'a [f32],
     d_y: &'a [f32],
-) -> layer_norm::cuda::Backward<'a> {
-    layer_norm::cuda::Backward { x: read(x), mean: read(mean), rstd: read(rstd), d_y: read(d_y) }
+) -> norms::Backward<'a> {
+    norms::Backward { x: read(x), mean: mean.map(read), rstd: read(rstd), d_y: read(d_y) }
 }

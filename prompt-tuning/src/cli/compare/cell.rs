@@ -11,7 +11,6 @@ use super::child::{self, Words};
 use super::setup::Setup;
 use super::watch::Watch;
 use crate::atomic;
-use crate::cli::{Device, Precision};
 use crate::compare::plan::{How, PlannedCell};
 use crate::compare::{Cell, Kind, Side, Training, share_right, subset};
 use crate::data::{Dataset, Example};
@@ -233,10 +232,8 @@ impl<'a> Cells<'a> {
     /// What every command gets.
     fn common(&self, words: Words) -> Words {
         let common = &self.setup.args.common;
-        let precision = (common.precision != Precision::F32).then_some("bf16");
-        let device = (common.device == Device::Cuda).then_some("cuda");
         let words = words.maybe("--threads", common.threads.map(|n| n.to_string()));
-        words.maybe("--precision", precision).maybe("--device", device)
+        common.options().into_iter().fold(words, |words, (name, value)| words.maybe(name, value))
     }
 
     /// Labels that `predict` prints.

@@ -23,7 +23,7 @@ pub(super) struct Material {
     pub model: LanguageModel,
     /// Tokens of a block.
     context: usize,
-    arithmetic: &'static str,
+    arithmetic: String,
     pub examples: Box<dyn Examples>,
     pub valid: Vec<Row>,
     pub n_documents: usize,
@@ -106,7 +106,7 @@ impl Material {
         let mut hash = Sha256::new();
         hash.update(self.model.fingerprint());
         hash.update(self.seed.to_le_bytes());
-        hash.update(self.arithmetic);
+        hash.update(&self.arithmetic);
         let train = (0..self.examples.n_rows()).map(|i| self.examples.row(i, 0));
         for row in train.chain(self.valid.iter().cloned()) {
             row.sources().for_each(|source| match source {
