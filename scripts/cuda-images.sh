@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Compiles the GPU's kernels: kernels/src/**/*.cu to one image each in kernels/src/cuda/images, with code for sm_80 and sm_90a, and
-# PTX for what comes after. `cargo build` takes the images in as they are and needs no compiler.
+# PTX for what comes after; or with code for sm_90a only, where the file has the line `// architectures: sm_90a`. `cargo build`
+# takes the images in as they are and needs no compiler.
 #
 # usage: scripts/cuda-images.sh            writes the images, and the table of what they need
 #        scripts/cuda-images.sh --check    fails where the images that are committed are not what the sources give
 #        TOOLKIT=/usr/local/cuda scripts/cuda-images.sh     with a CUDA 13.0 that is installed
 #
-# The compiler comes from PyPI, pinned (106 MB, into target/cuda-toolkit): needs python3 with venv. Exit code 77: not to be had.
-# Kernels that spill registers, or keep arrays in memory that look as if they were in registers, are refused.
+# The compiler comes from PyPI, pinned (111 MB, into target/cuda-toolkit): needs python3 with venv. Exit code 77: not to be had.
+# Kernels that spill registers, or keep arrays in memory that look as if they were in registers, are refused; and files for sm_90a
+# only without products of warpgroups (HGMMA), which are what sm_90a is for.
 set -euo pipefail
 export LC_ALL=C # the order of the table
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96
-    nvidia-cuda-cuobjdump==13.2.78)
+    nvidia-cuda-cuobjdump==13.2.78 nvidia-cuda-nvdisasm==13.2.78)
 images=kernels/src/cuda/images
 
 check=false
@@ -21,7 +23,7 @@ case ${1:-} in
     --check) check=true ;;
     '') ;;
     *)
-        sed -n '2,12s/^# \?//p' "$0" >&2
+        sed -n '2,14s/^# \?//p' "$0" >&2
         exit 2
         ;;
 esac
@@ -54,19 +56,27 @@ find_toolkit
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 
-# one image; what the assembler warns of (spilled registers, arrays in memory) is an error
+# one image; what the assembler warns of (spilled registers, arrays in memory, products that it makes wait for each other) is an error
 compile() {
-    local source=$1 name
+    local source=$1 name is_for_hopper=false targets=(-gencode=arch=compute_90a,code=sm_90a)
     name=$(basename "$source" .cu)
+    if grep -qx '// architectures: sm_90a' "$source"; then
+        is_for_hopper=true
+    else
+        targets+=('-gencode=arch=compute_80,code=[sm_80,compute_80]')
+    fi
     "$TOOLKIT/bin/nvcc" -allow-unsupported-compiler -std=c++17 -fatbin --compress-mode=size -Ikernels/src/cuda \
-        -gencode=arch=compute_90a,code=sm_90a -gencode='arch=compute_80,code=[sm_80,compute_80]' \
-        -Xptxas -warn-spills,-warn-lmem-usage -o "$made/$name.fatbin" "$source" >"$made/$name.log" 2>&1 || {
+        "${targets[@]}" -Xptxas -warn-spills,-warn-lmem-usage -o "$made/$name.fatbin" "$source" >"$made/$name.log" 2>&1 || {
         cat "$made/$name.log" >&2
         return 1
     }
     if [[ -s $made/$name.log ]]; then
         echo "$source: refused for" >&2
         cat "$made/$name.log" >&2
+        return 1
+    fi
+    if $is_for_hopper && ! "$TOOLKIT/bin/cuobjdump" -sass "$made/$name.fatbin" | grep HGMMA >/dev/null; then
+        echo "$source: no products of warpgroups" >&2
         return 1
     fi
 }
@@ -88,7 +98,9 @@ resources() {
     done | sort
 }
 
-export TOOLKIT made
+# cuobjdump looks for nvdisasm
+PATH=$(cd "$TOOLKIT/bin" && pwd):$PATH
+export TOOLKIT PATH made
 export -f compile
 find kernels/src -name '*.cu' -print0 | xargs -0 -n 1 -P "$(nproc)" bash -c 'set -euo pipefail; compile "$1"' _
 resources >"$made/RESOURCES.txt"

@@ -6,10 +6,12 @@
 #[path = "shim/compile.rs"]
 mod compile;
 
+use half::bf16;
 use libloading::Library;
 use prompt_tuning_kernels::{
-    cuda::{Buffer, Driver, Launch, Slice},
+    cuda::{Buffer, Driver, Launch, Launcher, Slice},
     elementwise,
+    matmul::{Layout, cuda as products},
 };
 
 #[test]
@@ -58,6 +60,22 @@ fn memory_launches_and_errors() {
         assert!(one.iter().all(|&x| x == i as u32), "{i}");
     }
     drop((large, small));
+
+    // a product whose factors come in boxes, with more shared memory than a kernel has unasked
+    assert!(driver.is_hopper());
+    let (rows, w) =
+        (driver.upload(&x[..960]).unwrap(), driver.upload(&[bf16::from_f32(0.5); 64 * 24]).unwrap());
+    let mut product = driver.allocate::<f32>(15 * 24).unwrap();
+    let (elements, rung) = (products::Elements::Bf16(w.slice()), products::Rung::TensorCores);
+    let weight = products::Weight { elements, layout: Layout::InOut, n_in: 64, n_out: 24, rung };
+    let epilogue = products::Epilogue::default();
+    products::forward(driver, rows.slice(), weight, epilogue, product.slice_mut()).unwrap();
+    let mut c = vec![0.0f32; 15 * 24];
+    product.copy_to(&mut c).unwrap();
+    let sum_of_row = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x).to_f32()).sum::<f32>();
+    let expected = x[..960].chunks(64).flat_map(|row| [sum_of_row(row) / 2.0; 24]);
+    assert!(c.iter().copied().eq(expected), "{c:?}");
+    drop((rows, w, product));
 
     // a copy on the device
     let mut copy = driver.allocate::<f32>(1001).unwrap();

@@ -227,8 +227,49 @@ fn product_cases(size: Size) -> Vec<Case> {
             })));
         }
     }
+    let in_bf16: &[[usize; 3]] = match size {
+        Size::Full => &[
+            [1, 4096, 4096],
+            [8, 4096, 4096],
+            [820, 768, 3072],
+            [6400, 2048, 8192],
+            [4096, 4096, 4096],
+            [8192, 8192, 8192],
+        ],
+        Size::Small => &[[3, 24, 40], [9, 24, 40]],
+    };
+    for &size in in_bf16 {
+        all.extend([Layout::InOut, Layout::OutIn].map(|layout| product_in_bf16(size, layout)));
+    }
     all.push(loss_case(size));
     all
+}
+
+/// With a weight in bf16, on tensor cores where there are as many rows as that takes.
+fn product_in_bf16([m, k, n]: [usize; 3], layout: Layout) -> Case {
+    let (name, stored) = match layout {
+        Layout::InOut => ("product [in, out] in bf16", [k, n]),
+        Layout::OutIn => ("product [out, in] in bf16", [n, k]),
+    };
+    let make = move |device| -> Result<Work, String> {
+        let x = random(1, &[m, k], device)?;
+        let w = random(2, &stored, Device::Cpu)?.rounded().on(device).map_err(|e| e.to_string())?;
+        let precision = if device == Device::Cuda { Precision::Bf16 } else { Precision::F32 };
+        Ok(Box::new(move || {
+            let w = Matrix { precision, ..stored_as((layout, k, n), &w) };
+            vec![product::product(&x, w, None, None)]
+        }))
+    };
+    Case {
+        name,
+        problem: format!("{m} x {k} x {n}"),
+        flops: 2.0 * (m * k * n) as f64,
+        bytes: (4 * (m * k + m * n) + 2 * k * n) as f64,
+        // the CPU does not round the activations: 2^-8 of a number at most, and of a sum of many far less
+        tolerance: 4e-3,
+        is_compared: m * k * n <= 1 << 36,
+        make: Box::new(make),
+    }
 }
 
 /// Log-probabilities of a token for each row, and the gradient of the logits.
@@ -250,7 +291,7 @@ fn loss_case(size: Size) -> Case {
 fn attention_cases(size: Size) -> Vec<Case> {
     let (lengths, n_heads, head_dim): (&[usize], _, _) = match size {
         Size::Full => (&[1024, 4096, 16_384], 16, 64),
-        Size::Small => (&[17], 2, 8),
+        Size::Small => (&[40], 2, 8),
     };
     let heads = Heads { n_heads, n_kv_heads: n_heads, head_dim, scale: (head_dim as f32).powf(-0.5) };
     let width = n_heads * head_dim;
@@ -277,8 +318,22 @@ fn attention_cases(size: Size) -> Vec<Case> {
                 make: Box::new(make),
             });
         }
+        all.push(step_of_generation(8, t, heads));
     }
     all
+}
+
+/// Attention of the last token of each of some sequences, which share all keys.
+fn step_of_generation(n: usize, t: usize, heads: Heads) -> Case {
+    let width = heads.n_heads * heads.head_dim;
+    let case =
+        of_tensors("attention, a step", [&[n, width], &[t, width], &[t, width]], n * width, move |all| {
+            let [q, k, v] = all.each_ref().map(Columns::all);
+            let mask = Intervals::new(vec![0; t], vec![n as u32; t]);
+            vec![attention::forward(attention::Inputs { heads, q, k, v, mask: &mask, bias: None }).0]
+        });
+    let problem = format!("{n} queries, {t} keys, {} heads of {}", heads.n_heads, heads.head_dim);
+    Case { problem, flops: 4.0 * (n * t * width) as f64, tolerance: 1e-4, ..case }
 }
 
 /// The output; or, of the gradient that is the last of `all`, what it makes of queries, keys and values.

@@ -11,8 +11,9 @@ use std::{
 };
 
 use cudarc::driver::sys::{
-    self, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUmemPool_attribute, CUmemoryPool, CUmodule,
-    CUstream,
+    self, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUfunction_attribute, CUmemPool_attribute,
+    CUmemoryPool, CUmodule, CUstream, CUtensorMap, CUtensorMapDataType, CUtensorMapFloatOOBfill,
+    CUtensorMapInterleave, CUtensorMapL2promotion, CUtensorMapSwizzle,
 };
 use libloading::Library;
 
@@ -72,6 +73,21 @@ api! {
     copy_on_device = cuMemcpyDtoDAsync_v2(CUdeviceptr, CUdeviceptr, usize, CUstream);
     load_module = cuModuleLoadData(*mut CUmodule, *const c_void);
     function = cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
+    set_function_attribute = cuFuncSetAttribute(CUfunction, CUfunction_attribute, c_int);
+    encode_map = cuTensorMapEncodeTiled(
+        *mut CUtensorMap,
+        CUtensorMapDataType,
+        u32,
+        *mut c_void,
+        *const u64,
+        *const u64,
+        *const u32,
+        *const u32,
+        CUtensorMapInterleave,
+        CUtensorMapSwizzle,
+        CUtensorMapL2promotion,
+        CUtensorMapFloatOOBfill,
+    );
     launch = cuLaunchKernel(
         CUfunction,
         c_uint,

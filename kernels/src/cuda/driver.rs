@@ -17,10 +17,11 @@ use std::{
 use cudarc::driver::sys;
 
 use super::{
-    Failed, Gpu, Kernel, Launch, Launcher,
+    Failed, Gpu, Kernel, Launch, Launcher, TensorMap,
     api::{Api, is_final},
     images, nvrtc, probe,
     staging::Staging,
+    tensor_map::Element,
 };
 
 /// The first GPU, ready to compute.
@@ -231,6 +232,45 @@ impl Driver {
         modules.insert(file, Loaded(module));
         Ok(module)
     }
+
+    /// Allows a function so much dynamic shared memory: more than 48 KiB must be asked for.
+    fn allow_shared(&self, kernel: Kernel, function: sys::CUfunction, bytes: u32) -> Result<(), Failed> {
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: a function that the driver has named
+        self.call(kernel.name, |api| unsafe {
+            (api.set_function_attribute)(function, attribute, bytes.cast_signed())
+        })
+    }
+
+    /// `map` as the hardware reads it.
+    fn encoded(&self, map: &TensorMap) -> Result<sys::CUtensorMap, Failed> {
+        let element = match map.element {
+            Element::F32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+            Element::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        };
+        let mut encoded = sys::CUtensorMap { opaque: [0; 16] };
+        let (address, one) = (map.address as *mut c_void, [1; 2]);
+        let (sizes, strides, box_sizes) = (map.sizes(), [map.row_bytes()], map.box_sizes());
+        // SAFETY: a matrix of two dimensions, whose sizes are there until the call returns; it is not looked at
+        self.call("cuTensorMapEncodeTiled", |api| unsafe {
+            (api.encode_map)(
+                &mut encoded,
+                element,
+                2,
+                address,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                box_sizes.as_ptr(),
+                one.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                // zeros where the matrix ends
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        })?;
+        Ok(encoded)
+    }
 }
 
 impl Launcher for Driver {
@@ -238,14 +278,23 @@ impl Launcher for Driver {
         self.is_whole()?;
         let function = self.function(launch.kernel)?;
         let Launch { kernel, grid: [x, y, z], block: [width, height], shared_bytes, .. } = *launch;
-        let mut args: Vec<*mut c_void> =
-            launch.args.iter().map(|arg| (&raw const arg.0).cast_mut().cast()).collect();
+        if shared_bytes > 0 {
+            self.allow_shared(kernel, function, shared_bytes)?;
+        }
+        let maps = launch.maps.iter().map(|map| self.encoded(map)).collect::<Result<Vec<_>, _>>()?;
+        let maps = maps.iter().map(|map| (&raw const *map).cast_mut().cast());
+        let numbers = launch.args.iter().map(|arg| (&raw const arg.0).cast_mut().cast());
+        let mut args: Vec<*mut c_void> = maps.chain(numbers).collect();
         let (args, none) = (args.as_mut_ptr(), ptr::null_mut());
         // SAFETY: the caller vouches for the arguments, which the driver copies before it returns
         self.call(kernel.name, |api| unsafe {
             (api.launch)(function, x, y, z, width, height, 1, shared_bytes, self.stream, args, none)
         })?;
         if self.waits { self.wait_for(kernel.name) } else { Ok(()) }
+    }
+
+    fn is_hopper(&self) -> bool {
+        self.gpu.capability == (9, 0)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The compiled kernels: one image per `.cu` file, with code for `sm_80` and `sm_90a`, and PTX that the driver compiles for GPUs
-//! that come after. `scripts/cuda-images.sh` writes them; CI checks that they are what the sources give.
+//! that come after; or for `sm_90a` only, where the file says so. `scripts/cuda-images.sh` writes them; CI checks that they are
+//! what the sources give.
 
 /// On a boundary that the driver may read words from.
 #[repr(align(64))]
@@ -20,9 +21,11 @@ images![
     "elementwise",
     "embedding",
     "few_queries",
+    "few_rows",
     "layer_norm",
     "matmul_bf16",
     "matmul_f32",
+    "matmul_hopper",
     "optim",
     "rms_norm",
     "rope",

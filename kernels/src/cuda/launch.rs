@@ -5,6 +5,8 @@
 
 use std::{fmt, marker::PhantomData, ops::Range};
 
+use super::TensorMap;
+
 /// A kernel, by the file that holds it and its name there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
@@ -150,7 +152,9 @@ pub struct Launch {
     pub block: [u32; 2],
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
-    /// In the kernel's order.
+    /// The first parameters of the kernel, which it takes as they are, in its order.
+    pub maps: Vec<TensorMap>,
+    /// The others.
     pub args: Vec<Arg>,
     /// Why it cannot be started, if something was too large for it.
     too_large: Option<String>,
@@ -165,6 +169,7 @@ impl Launch {
             grid: [1; 3],
             block: [threads, 1],
             shared_bytes: 0,
+            maps: Vec::new(),
             args: Vec::new(),
             too_large: None,
         };
@@ -175,6 +180,18 @@ impl Launch {
     /// With `n` rows of blocks. More than a grid can have (65 535) make [`Launch::on`] fail.
     pub fn rows(mut self, n: usize) -> Launch {
         self.grid[1] = self.fitting(n, 65_535, "rows of blocks");
+        self
+    }
+
+    /// With so many bytes of dynamic shared memory.
+    pub fn shared(mut self, bytes: u32) -> Launch {
+        self.shared_bytes = bytes;
+        self
+    }
+
+    /// One more matrix that is copied in boxes. They come before all other arguments.
+    pub fn map(mut self, map: TensorMap) -> Launch {
+        self.maps.push(map);
         self
     }
 
@@ -226,6 +243,9 @@ pub trait Launcher {
     /// # Safety
     /// As of [`Launch::on`], which is how it is called: it has seen whether the sizes fit.
     unsafe fn launch(&self, launch: &Launch) -> Result<(), Failed>;
+
+    /// Whether kernels of `sm_90a` run there: products of warpgroups, and copies of boxes.
+    fn is_hopper(&self) -> bool;
 }
 
 /// A call that failed: which, and the driver's code for it.

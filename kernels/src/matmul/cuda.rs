@@ -3,16 +3,29 @@
 use half::bf16;
 
 use super::{Layout, Order, Size, reference::Shape, rows};
-use crate::cuda::{Arg, Failed, Launch, Launcher, Slice, SliceMut};
+use crate::cuda::{Arg, Failed, Launch, Launcher, Slice, SliceMut, TensorMap};
 
 const FILE: &str = "matmul_f32";
 const FILE_OF_TENSOR_CORES: &str = "matmul_bf16";
+const FILE_OF_HOPPER: &str = "matmul_hopper";
+const FILE_OF_FEW_ROWS: &str = "few_rows";
+
+/// Rows up to which a product is one of `few_rows.cu`.
+const MOST_FEW_ROWS: usize = 8;
 
 /// Rows and columns of the tile of a block, and its threads, as in `matmul_f32.cu` and `matmul_bf16.cu`.
 const TILE: usize = 128;
 const THREADS: u32 = 256;
 /// Side of the square of threads of a block of the first rung.
 const SQUARE: usize = 16;
+
+/// A block of `matmul_hopper.cu`: rows and columns of its tile, threads, and shared memory, which is three stages of 64 steps of
+/// `k` with two barriers each.
+const HOPPER_TILE: [usize; 2] = [128, 256];
+const HOPPER_THREADS: u32 = 384;
+const HOPPER_SHARED: u32 = 3 * (64 * (128 * 4 + 256 * 2) + 2 * 8);
+/// Rows of the boxes of `A` and `B`.
+const HOPPER_BOXES: [u32; 2] = [128, 64];
 
 /// The numbers of a weight, as they lie in the memory of the device.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +68,8 @@ impl From<Elements<'_>> for Arg {
     }
 }
 
-/// Which kernel multiplies: the rungs of the ladder.
+/// Which kernel multiplies: the rungs of the ladder. Above the first one, up to eight rows are multiplied by kernels of their own,
+/// of the same factors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rung {
     /// A thread per number of the output, everything from memory.
@@ -64,7 +78,8 @@ pub enum Rung {
     #[default]
     Tiled,
     /// Tiles in shared memory, tensor cores: both factors are rounded to bf16, sums are f32
-    /// ([`super::Precision::Bf16`]). A gradient with respect to the weight is not.
+    /// ([`super::Precision::Bf16`]). A gradient with respect to the weight is not. On Hopper the factors come in boxes, and
+    /// warpgroups multiply, where the weight is bf16 and the rows of both factors begin on boundaries of 16 bytes.
     TensorCores,
 }
 
@@ -195,10 +210,59 @@ impl Product<'_> {
             return Ok(());
         }
         let none = Arg::from(0u64);
-        let launch = self.launch().arg(self.a).arg(self.b);
+        let launch = if self.are_rows_few() {
+            self.launch_of_few_rows().arg(self.a).arg(self.b)
+        } else if let Some(factors) = self.boxes(gpu) {
+            self.launch_on_hopper(factors)
+        } else {
+            self.launch().arg(self.a).arg(self.b)
+        };
         let launch = launch.arg(bias.map_or(none, Arg::from)).arg(residual.map_or(none, Arg::from));
-        // SAFETY: the parameters that all of these kernels have, with the sizes checked above
-        unsafe { launch.arg(c).size(m).size(k).size(n).on(gpu) }
+        let mut launch = launch.arg(c).size(m).size(k).size(n);
+        if self.are_rows_few() {
+            launch = launch.arg(u32::from(self.rung == Rung::TensorCores));
+        }
+        // SAFETY: the parameters of these kernels, with the sizes checked above
+        unsafe { launch.on(gpu) }
+    }
+
+    /// Whether there is nothing to reuse: a product that waits for the weight to be read.
+    fn are_rows_few(&self) -> bool {
+        self.rung != Rung::Naive && self.size.m <= MOST_FEW_ROWS
+    }
+
+    /// The kernel for few rows, and a block per strip of columns.
+    fn launch_of_few_rows(&self) -> Launch {
+        let of_columns = self.order == Order::Transposed;
+        let group = 16 / self.b.bytes_of_one();
+        let Arg(a) = self.a.into();
+        // rows of the activations are read like those of the weight where these are as long
+        let is_aligned = self.is_weight_aligned() && (!of_columns || a.is_multiple_of(4 * group as u64));
+        let strip = if of_columns { 16 } else { 8 * group };
+        let [.., few] = self.kernels();
+        Launch::new(FILE_OF_FEW_ROWS, few[usize::from(is_aligned)], self.size.n.div_ceil(strip), THREADS)
+    }
+
+    /// The factors in boxes, where warpgroups can multiply them.
+    fn boxes(&self, gpu: &dyn Launcher) -> Option<[TensorMap; 2]> {
+        let Elements::Bf16(b) = self.b else { return None };
+        if self.rung != Rung::TensorCores || !gpu.is_hopper() {
+            return None;
+        }
+        let [rows_of_a, rows_of_b] = HOPPER_BOXES;
+        let a = TensorMap::new(self.a, self.size.k, rows_of_a)?;
+        Some([a, TensorMap::new(b, self.row_of_b(), rows_of_b)?])
+    }
+
+    /// The kernel for Hopper, and a block per tile.
+    fn launch_on_hopper(&self, [a, b]: [TensorMap; 2]) -> Launch {
+        let name = match self.order {
+            Order::RowMajor => "hopper_rows",
+            Order::Transposed => "hopper_columns",
+        };
+        let ([height, width], Size { m, n, .. }) = (HOPPER_TILE, self.size);
+        let launch = Launch::new(FILE_OF_HOPPER, name, n.div_ceil(width), HOPPER_THREADS);
+        launch.rows(m.div_ceil(height)).shared(HOPPER_SHARED).map(a).map(b)
     }
 
     /// The kernel, and a block per tile.
@@ -217,32 +281,41 @@ impl Product<'_> {
     }
 
     fn kernel(&self) -> &'static str {
-        let [naive, tiled, on_tensor_cores] = match (&self.b, self.order) {
+        let [naive, tiled, on_tensor_cores, _] = self.kernels();
+        match self.rung {
+            Rung::Naive => naive[0],
+            Rung::Tiled => tiled[usize::from(self.is_aligned())],
+            Rung::TensorCores => on_tensor_cores[usize::from(self.is_weight_aligned())],
+        }
+    }
+
+    /// Those of the rungs, and for few rows, for this weight: for any, and where rows can be read in groups.
+    fn kernels(&self) -> [[&'static str; 2]; 4] {
+        match (&self.b, self.order) {
             (Elements::F32(_), Order::RowMajor) => [
                 ["product_f32_rows_naive"; 2],
                 ["product_f32_rows", "product_f32_rows_aligned"],
                 ["tensor_f32_rows", "tensor_f32_rows_aligned"],
+                ["few_f32_rows", "few_f32_rows_aligned"],
             ],
             (Elements::F32(_), Order::Transposed) => [
                 ["product_f32_columns_naive"; 2],
                 ["product_f32_columns", "product_f32_columns_aligned"],
                 ["tensor_f32_columns", "tensor_f32_columns_aligned"],
+                ["few_f32_columns", "few_f32_columns_aligned"],
             ],
             (Elements::Bf16(_), Order::RowMajor) => [
                 ["product_bf16_rows_naive"; 2],
                 ["product_bf16_rows", "product_bf16_rows_aligned"],
                 ["tensor_bf16_rows", "tensor_bf16_rows_aligned"],
+                ["few_bf16_rows", "few_bf16_rows_aligned"],
             ],
             (Elements::Bf16(_), Order::Transposed) => [
                 ["product_bf16_columns_naive"; 2],
                 ["product_bf16_columns", "product_bf16_columns_aligned"],
                 ["tensor_bf16_columns", "tensor_bf16_columns_aligned"],
+                ["few_bf16_columns", "few_bf16_columns_aligned"],
             ],
-        };
-        match self.rung {
-            Rung::Naive => naive[0],
-            Rung::Tiled => tiled[usize::from(self.is_aligned())],
-            Rung::TensorCores => on_tensor_cores[usize::from(self.is_weight_aligned())],
         }
     }
 
@@ -260,9 +333,12 @@ impl Product<'_> {
 
     /// Whether rows of `B` are whole groups of so many bytes, on boundaries of them.
     fn are_rows_of_b_whole(&self, bytes: usize) -> bool {
-        let Size { k, n, .. } = self.size;
-        let row_of_b = if self.order == Order::RowMajor { n } else { k };
         let Arg(b) = self.b.into();
-        b.is_multiple_of(bytes as u64) && (row_of_b * self.b.bytes_of_one()).is_multiple_of(bytes)
+        b.is_multiple_of(bytes as u64) && (self.row_of_b() * self.b.bytes_of_one()).is_multiple_of(bytes)
+    }
+
+    /// Numbers of a row of `B` as it lies.
+    fn row_of_b(&self) -> usize {
+        if self.order == Order::RowMajor { self.size.n } else { self.size.k }
     }
 }

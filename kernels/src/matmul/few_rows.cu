@@ -4,25 +4,39 @@
 // B is the weight where it lies, as in matmul_f32.cu. Where it is n rows of k (`_columns`), a warp has two of them, and its lanes share
 // the steps of k. Where it is k rows of n (`_rows`), a block has a strip of columns: 8 lanes lie beside each other and 4 below, and the
 // warps share the steps of k; their sums become one in shared memory. Sums go in a fixed order, but another one than in the other
-// products. W: numbers of B that a lane reads at one time, 16 bytes of them where rows are whole groups of so many on boundaries.
+// products. With `rounds`, factors are rounded to bf16 as on tensor cores, so that how a row comes out does not depend on how many there
+// are. A lane reads 16 bytes of B at one time, W numbers: at once where rows are WHOLE groups of so many on boundaries.
 #include "product.cuh"
+#include "tensor_cores.cuh"
 
 constexpr u32 MOST_ROWS = 8, WARPS = 8;
 
-// W neighbours, widened.
+// Neighbours.
 template <u32 W, class T>
 struct alignas(W * sizeof(T)) Group {
     T at[W];
 };
 
-template <u32 W, class T>
-DEVICE Group<W, T> load_group(const T* p) {
-    CHECK_ALIGNED(p, W * sizeof(T))
-    return *reinterpret_cast<const Group<W, T>*>(p);
+// W of them, or so many as are left and then zeros.
+template <bool WHOLE, u32 W, class T>
+DEVICE Group<W, T> load_group(const T* p, u32 left) {
+    if constexpr (WHOLE) {
+        CHECK_ALIGNED(p, W * sizeof(T))
+        return *reinterpret_cast<const Group<W, T>*>(p);
+    } else {
+        Group<W, T> group;
+#pragma unroll
+        for (u32 e = 0; e < W; e++) group.at[e] = e < left ? p[e] : T(0);
+        return group;
+    }
 }
 
-template <u32 W, class T>
-DEVICE void of_columns(const float* a, const T* b, const Output& out, u32 k) {
+DEVICE float factor(u16 x, bool) { return widened(x); }
+DEVICE float factor(float x, bool rounds) { return rounds ? __uint_as_float(rounded_pair(0.f, x) & 0xffff0000u) : x; }
+
+template <bool WHOLE, class T>
+DEVICE void of_columns(const float* a, const T* b, const Output& out, u32 k, bool rounds) {
+    constexpr u32 W = 16 / sizeof(T);
     const u32 lane = threadIdx.x % 32, column = (blockIdx.x * WARPS + threadIdx.x / 32) * 2;
     if (column >= out.n) return;
     // the last column alone is multiplied twice, and written once
@@ -30,13 +44,16 @@ DEVICE void of_columns(const float* a, const T* b, const Output& out, u32 k) {
     float sums[MOST_ROWS][2] = {};
 #pragma unroll 2
     for (u32 step = lane * W; step < k; step += 32 * W) {
-        const Group<W, T> w[2] = {load_group<W>(of_column[0] + step), load_group<W>(of_column[1] + step)};
+        const Group<W, T> w[2] = {load_group<WHOLE, W>(of_column[0] + step, k - step),
+                                  load_group<WHOLE, W>(of_column[1] + step, k - step)};
 #pragma unroll
         for (u32 i = 0; i < MOST_ROWS; i++) {
             if (i >= out.m) break;
-            const Group<W, float> x = load_group<W>(a + size_t(i) * k + step);
-            for (u32 e = 0; e < W; e++)
-                for (u32 c = 0; c < 2; c++) sums[i][c] = fmaf(x.at[e], widened(w[c].at[e]), sums[i][c]);
+            const Group<W, float> x = load_group<WHOLE, W>(a + size_t(i) * k + step, k - step);
+            for (u32 e = 0; e < W; e++) {
+                const float of_a = factor(x.at[e], rounds);
+                for (u32 c = 0; c < 2; c++) sums[i][c] = fmaf(of_a, factor(w[c].at[e], rounds), sums[i][c]);
+            }
         }
     }
     float mine = 0.f;
@@ -51,21 +68,21 @@ DEVICE void of_columns(const float* a, const T* b, const Output& out, u32 k) {
     if (row < out.m && column + lane % 2 < out.n) write_one(out, row, column + lane % 2, mine);
 }
 
-template <u32 W, class T>
-DEVICE void of_rows(const float* a, const T* b, const Output& out, u32 k) {
-    constexpr u32 STRIP = 8 * W;
+template <bool WHOLE, class T>
+DEVICE void of_rows(const float* a, const T* b, const Output& out, u32 k, bool rounds) {
+    constexpr u32 W = 16 / sizeof(T), STRIP = 8 * W;
     __shared__ float between[WARPS][MOST_ROWS][STRIP];
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.x * STRIP, column = first + lane % 8 * W;
     float sums[MOST_ROWS][W] = {};
     if (column < out.n) {
 #pragma unroll 4
         for (u32 step = warp * 4 + lane / 8; step < k; step += WARPS * 4) {
-            const Group<W, T> w = load_group<W>(b + size_t(step) * out.n + column);
+            const Group<W, T> w = load_group<WHOLE, W>(b + size_t(step) * out.n + column, out.n - column);
 #pragma unroll
             for (u32 i = 0; i < MOST_ROWS; i++) {
                 if (i >= out.m) break;
-                const float x = a[size_t(i) * k + step];
-                for (u32 e = 0; e < W; e++) sums[i][e] = fmaf(x, widened(w.at[e]), sums[i][e]);
+                const float x = factor(a[size_t(i) * k + step], rounds);
+                for (u32 e = 0; e < W; e++) sums[i][e] = fmaf(x, factor(w.at[e], rounds), sums[i][e]);
             }
         }
     }
@@ -90,16 +107,17 @@ DEVICE void of_rows(const float* a, const T* b, const Output& out, u32 k) {
 }
 
 #define FEW_ROWS(name, f, T)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(32 * WARPS)                                                            \
-        name(const float* a, const T* b, const float* bias, const float* residual, float* c, u32 m, u32 k, u32 n) {     \
-        f(a, b, {bias, residual, c, m, n}, k);                                                                          \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS, 2) name(const float* a, const T* b, const float* bias,        \
+                                                                  const float* residual, float* c, u32 m, u32 k, u32 n, \
+                                                                  u32 rounds) {                                         \
+        f(a, b, {bias, residual, c, m, n}, k, rounds != 0);                                                             \
     }                                                                                                                   \
     EXPORT(name)
-FEW_ROWS(few_f32_rows, of_rows<1>, float)
-FEW_ROWS(few_f32_rows_aligned, of_rows<4>, float)
-FEW_ROWS(few_bf16_rows, of_rows<1>, u16)
-FEW_ROWS(few_bf16_rows_aligned, of_rows<8>, u16)
-FEW_ROWS(few_f32_columns, of_columns<1>, float)
-FEW_ROWS(few_f32_columns_aligned, of_columns<4>, float)
-FEW_ROWS(few_bf16_columns, of_columns<1>, u16)
-FEW_ROWS(few_bf16_columns_aligned, of_columns<8>, u16)
+FEW_ROWS(few_f32_rows, of_rows<false>, float)
+FEW_ROWS(few_f32_rows_aligned, of_rows<true>, float)
+FEW_ROWS(few_bf16_rows, of_rows<false>, u16)
+FEW_ROWS(few_bf16_rows_aligned, of_rows<true>, u16)
+FEW_ROWS(few_f32_columns, of_columns<false>, float)
+FEW_ROWS(few_f32_columns_aligned, of_columns<true>, float)
+FEW_ROWS(few_bf16_columns, of_columns<false>, u16)
+FEW_ROWS(few_bf16_columns_aligned, of_columns<true>, u16)

@@ -102,6 +102,7 @@ fn what_a_gpu_would_not_start_is_said() {
         (sized([1, 0, 1], [64, 1]), "without blocks"),
         (sized([1, 1, 1], [64, 17]), "more than 1024 threads"),
         (sized([1, 1, 1], [64, 0]), "without threads"),
+        (faultless(2).shared(232_449), "more than 232448 bytes of shared memory"),
     ];
     for host in hosts() {
         for (launch, words) in &cases {

@@ -2,6 +2,10 @@
 
 mod case;
 #[cfg(feature = "cuda")]
+mod hopper;
+#[cfg(feature = "cuda")]
+mod hopper_instructions;
+#[cfg(feature = "cuda")]
 #[path = "../shim/host.rs"]
 mod host;
 #[cfg(feature = "cuda")]

@@ -1,6 +1,8 @@
 //! The GPU's products on tensor cores: those of the factors rounded to bf16, in f32, in the cases of the other rungs and
 //! at the edges of their own tiles.
 
+use std::ops::Range;
+
 use half::bf16;
 use kernels::matmul::cuda::{self as on_gpu, Rung};
 use kernels::matmul::reference;
@@ -11,9 +13,9 @@ use crate::case::{Case, Dtype, LAYOUTS, Stored, abs, assert_bound, to_f64};
 use crate::host::{Host, on_schedules, read, write};
 
 /// A result of the reference, and the sums of the magnitudes of its terms.
-struct Expected {
-    result: Vec<f64>,
-    scale: Vec<f64>,
+pub(crate) struct Expected {
+    pub(crate) result: Vec<f64>,
+    pub(crate) scale: Vec<f64>,
 }
 
 /// What the factors are rounded to.
@@ -36,7 +38,7 @@ impl Case {
         });
     }
 
-    fn on_tensor_cores<'a>(&self, elements: on_gpu::Elements<'a>) -> on_gpu::Weight<'a> {
+    pub(crate) fn on_tensor_cores<'a>(&self, elements: on_gpu::Elements<'a>) -> on_gpu::Weight<'a> {
         let reference::Shape { layout, n_in, n_out } = self.shape;
         on_gpu::Weight { elements, layout, n_in, n_out, rung: Rung::TensorCores }
     }
@@ -55,7 +57,7 @@ impl Case {
         d_x
     }
 
-    fn of_rounded_factors(&self) -> Expected {
+    pub(crate) fn of_rounded_factors(&self) -> Expected {
         let (x, w) = (rounded(to_f64(&self.x)), rounded(self.weight.to_f64()));
         let (bias, residual) = (self.bias.as_deref().map(to_f64), self.residual.as_deref().map(to_f64));
         let product = |f: fn(&[f64]) -> Vec<f64>| {
@@ -68,7 +70,7 @@ impl Case {
         Expected { result: product(<[f64]>::to_vec), scale: product(abs) }
     }
 
-    fn gradient_of_rounded_factors(&self) -> Expected {
+    pub(crate) fn gradient_of_rounded_factors(&self) -> Expected {
         let (d_out, w) = (rounded(to_f64(&self.d_out)), rounded(self.weight.to_f64()));
         let product = |f: fn(&[f64]) -> Vec<f64>| {
             let mut d_x = vec![0.0; self.m * self.shape.n_in];
@@ -88,6 +90,14 @@ fn elements(weight: &Stored) -> Option<on_gpu::Elements<'_>> {
     }
 }
 
+/// Some of them.
+pub(crate) fn part(weight: &Stored, range: Range<usize>) -> on_gpu::Elements<'_> {
+    match elements(weight).expect("what a GPU multiplies") {
+        on_gpu::Elements::F32(x) => on_gpu::Elements::F32(x.part(range)),
+        on_gpu::Elements::Bf16(x) => on_gpu::Elements::Bf16(x.part(range)),
+    }
+}
+
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 
 fn check_all(sizes: impl IntoIterator<Item = (usize, usize, usize)>) {
@@ -101,14 +111,21 @@ fn check_all(sizes: impl IntoIterator<Item = (usize, usize, usize)>) {
 #[test]
 fn around_the_steps() {
     let edges = [8, 16, 24, 31, 32, 33, 40, 63, 64, 65, 96];
-    check_all(edges.into_iter().flat_map(|s| [(5, s, 16), (5, 24, s)]));
+    check_all(edges.into_iter().flat_map(|s| [(13, s, 16), (13, 24, s)]));
 }
 
 #[test]
 fn around_the_parts_of_a_warp_and_the_tile() {
     let edges = [31, 32, 33, 63, 64, 65, 127, 128, 129, 136];
-    check_all(edges.into_iter().flat_map(|s| [(s, 16, 24), (3, 40, s), (3, s, 40)]));
+    check_all(edges.into_iter().flat_map(|s| [(s, 16, 24), (11, 40, s), (11, s, 40)]));
     check_all([(129, 72, 136), (130, 33, 257)]);
+}
+
+/// Products that have other kernels: strips of 16, 32 and 64 columns, and groups of steps for each warp.
+#[test]
+fn few_rows() {
+    let edges = [1, 8, 15, 16, 17, 63, 64, 65, 127, 128, 136, 264];
+    check_all(edges.into_iter().flat_map(|s| [(1, s, 40), (8, 40, s), (3, s, 24)]));
 }
 
 /// More rows of tiles than a group of blocks has, and a last group that is lower.
@@ -118,7 +135,7 @@ fn several_groups_of_tiles() {
 }
 
 /// `x` with NaNs before it and after it.
-fn among<T: Copy>(x: &[T], first: usize, nan: T) -> Vec<T> {
+pub(crate) fn among<T: Copy>(x: &[T], first: usize, nan: T) -> Vec<T> {
     [&vec![nan; first], x, &[nan; 8]].concat()
 }
 
@@ -127,10 +144,13 @@ fn among<T: Copy>(x: &[T], first: usize, nan: T) -> Vec<T> {
 fn slices_that_begin_anywhere() {
     for (first, layout) in (0..8).flat_map(|first| LAYOUTS.map(|layout| (first, layout))) {
         for dtype in DTYPES {
-            let mut case = Case::new((5, 40, 48), layout, dtype, 29);
-            let mut rng = Rng(31);
-            (case.bias, case.residual) = (Some(rng.normals(48)), Some(rng.normals(5 * 48)));
-            check_slices(&case, first);
+            // of few rows, and of more
+            for m in [5, 13] {
+                let mut case = Case::new((m, 40, 48), layout, dtype, 29);
+                let mut rng = Rng(31);
+                (case.bias, case.residual) = (Some(rng.normals(48)), Some(rng.normals(m * 48)));
+                check_slices(&case, first);
+            }
         }
     }
 }
@@ -142,10 +162,7 @@ fn check_slices(case: &Case, first: usize) {
         Stored::F16(_) => unreachable!("not on a GPU"),
         Stored::Bf16(x) => Stored::Bf16(among(x, first, bf16::NAN)),
     };
-    let elements = match elements(&weight).expect("what a GPU multiplies") {
-        on_gpu::Elements::F32(x) => on_gpu::Elements::F32(x.part(first..first + n)),
-        on_gpu::Elements::Bf16(x) => on_gpu::Elements::Bf16(x.part(first..first + n)),
-    };
+    let elements = part(&weight, first..first + n);
     let inner = |x: &Option<Vec<f32>>| x.as_deref().map(|x| (among(x, first, f32::NAN), x.len()));
     let (bias, residual) = (inner(&case.bias), inner(&case.residual));
     let x = among(&case.x, first, f32::NAN);

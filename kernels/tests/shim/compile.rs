@@ -39,10 +39,10 @@ pub(crate) fn library(name: &str, sources: &[&str]) -> Option<TempDir> {
         .args([root.join("src/cuda"), shim.clone()].map(|folder| format!("-I{}", folder.display())))
         .arg("-o")
         .arg(folder.path().join(name))
-        .args(sources.iter().map(|source| shim.join(source)))
+        .args(sources.iter().chain(&["hopper.cpp"]).map(|source| shim.join(source)))
         .args(["-x", "c++"])
         .args(kernels(&root.join("src")))
-        .args(["faults.cu", "instructions.cu"].map(|source| shim.join(source)))
+        .args(["faults.cu", "instructions.cu", "hopper_instructions.cu"].map(|source| shim.join(source)))
         .output()
         .expect("it has run before");
     assert!(output.status.success(), "{compiler}:\n{}", String::from_utf8_lossy(&output.stderr));

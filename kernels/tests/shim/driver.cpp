@@ -26,8 +26,10 @@
 extern "C" {
 const void* shim_kernel(const char* file, const char* name);
 const char* shim_name(const void* kernel);
-const char* shim_refused(const u32 grid[3], const u32 block[3]);
-const char* shim_run(const void* kernel, const u32 grid[3], const u32 block[3], void** arguments, u32 order, u64 seed);
+const char* shim_refused(const u32 grid[3], const u32 block[3], u32 shared_bytes);
+const char* shim_run(const void* kernel, const u32 grid[3], const u32 block[3], u32 shared_bytes, void** arguments,
+                     u32 order, u64 seed);
+const char* shim_tensor_map(void* to, u64 address, u32 bytes_of_one, const u64 sizes[2], u64 row_bytes, const u32 box[2]);
 }
 
 namespace {
@@ -43,6 +45,9 @@ enum Result {
 
 // of a pool of memory
 enum Attribute { RELEASE_THRESHOLD = 4, RESERVED = 5, USED = 7 };
+
+// of a function
+const int MOST_DYNAMIC_SHARED = 8;
 
 // What a test may ask for: so many bytes of memory, and a context that breaks after so many launches.
 u64 asked(const char* variable, u64 otherwise) {
@@ -60,6 +65,7 @@ size_t kept;       // freed, and not given back to the system
 u64 keep_at_most;  // so much of it
 std::map<u64, size_t> blocks;  // address to bytes
 std::map<const void*, std::string> modules;  // image to the name of its file
+std::map<const void*, u32> most_shared;  // kernel to bytes that it was allowed
 std::map<u64, size_t> page_locked;           // address to bytes
 
 struct Copy {
@@ -245,16 +251,29 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
     *function = const_cast<void*>(kernel);
     return kernel ? SUCCESS : NOT_FOUND;
 }
-int cuLaunchKernel(void* function, u32 grid_x, u32 grid_y, u32 grid_z, u32 block_x, u32 block_y, u32 block_z, u32, void*,
-                   void** arguments, void**) {
+int cuFuncSetAttribute(void* function, u32 attribute, int value) {
+    std::lock_guard<std::mutex> turn(lock);
+    if (attribute != MOST_DYNAMIC_SHARED || value < 0) return INVALID_VALUE;
+    most_shared[function] = u32(value);
+    return now();
+}
+int cuTensorMapEncodeTiled(void* map, u32 type, u32 rank, void* address, const u64* sizes, const u64* strides, const u32* box,
+                           const u32* steps, u32 interleave, u32 swizzle, u32, u32 outside) {
+    const u32 bytes_of_one = type == 7 ? 4 : type == 9 ? 2 : 0;  // f32, bf16
+    const bool is_modelled = bytes_of_one && rank == 2 && interleave == 0 && swizzle == 3 && outside == 0;
+    if (!is_modelled || steps[0] != 1 || steps[1] != 1) return INVALID_VALUE;
+    return shim_tensor_map(map, u64(address), bytes_of_one, sizes, strides[0], box) ? INVALID_VALUE : SUCCESS;
+}
+int cuLaunchKernel(void* function, u32 grid_x, u32 grid_y, u32 grid_z, u32 block_x, u32 block_y, u32 block_z,
+                   u32 shared_bytes, void*, void** arguments, void**) {
     std::lock_guard<std::mutex> turn(lock);
     if (broken) return LAUNCH_FAILED;
     const u32 grid[3] = {grid_x, grid_y, grid_z}, block[3] = {block_x, block_y, block_z};
-    if (shim_refused(grid, block)) return INVALID_VALUE;
+    if (shim_refused(grid, block, shared_bytes) || shared_bytes > std::max(48u << 10, most_shared[function])) return INVALID_VALUE;
     do_copies();
     static u64 launches;
     const char* why = ++launches > LAUNCHES ? "a launch too many"
-                                            : shim_run(function, grid, block, arguments, 2, launches);
+                                            : shim_run(function, grid, block, shared_bytes, arguments, 2, launches);
     if (why) {
         fprintf(stderr, "%s: %s\n", shim_name(function), why);
         broken = true;  // found out by whoever waits

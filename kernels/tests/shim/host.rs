@@ -13,13 +13,14 @@ use std::{
 };
 
 use libloading::Library;
-use prompt_tuning_kernels::cuda::{Failed, Kernel, Launch, Launcher, Slice, SliceMut};
+use prompt_tuning_kernels::cuda::{Failed, Kernel, Launch, Launcher, Slice, SliceMut, TensorMap};
 
 /// The shim, with a schedule: who of the threads of a block goes on when several can.
 #[derive(Clone, Copy)]
 pub(crate) struct Host {
     shim: &'static Shim,
     schedule: Schedule,
+    is_hopper: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,13 +33,20 @@ pub(crate) enum Schedule {
 impl Host {
     /// `None` where it cannot be compiled.
     fn new(schedule: Schedule) -> Option<Host> {
-        Shim::get().map(|shim| Host { shim, schedule })
+        Shim::get().map(|shim| Host { shim, schedule, is_hopper: false })
+    }
+
+    /// The same, for a GPU that has what is new in Hopper.
+    #[allow(dead_code, reason = "not all tests that have this file multiply")]
+    pub(crate) fn as_hopper(self) -> Host {
+        Host { is_hopper: true, ..self }
     }
 }
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "cuda on the CPU, {:?}", self.schedule)
+        let which = if self.is_hopper { "cuda for Hopper" } else { "cuda" };
+        write!(f, "{which} on the CPU, {:?}", self.schedule)
     }
 }
 
@@ -88,6 +96,10 @@ impl Launcher for Host {
         // SAFETY: the caller vouches for the arguments
         unsafe { self.shim.launch(launch, order, seed) }
     }
+
+    fn is_hopper(&self) -> bool {
+        self.is_hopper
+    }
 }
 
 type FindFunction = unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_void;
@@ -97,10 +109,16 @@ type RunFunction = unsafe extern "C" fn(
     *const c_void,
     *const u32,
     *const u32,
+    u32,
     *mut *const c_void,
     u32,
     u64,
 ) -> *const c_char;
+type MapFunction = unsafe extern "C" fn(*mut Encoded, u64, u32, *const u64, u64, *const u32) -> *const c_char;
+
+/// A tensor map as a kernel takes it.
+#[repr(C, align(64))]
+struct Encoded([u64; 16]);
 
 struct Shim {
     library: Library,
@@ -128,13 +146,15 @@ impl Shim {
         let _turn = self.one_at_a_time.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let kernel = self.kernel(launch)?;
         let block = [launch.block[0], launch.block[1], 1];
-        let mut arguments: Vec<*const c_void> =
-            launch.args.iter().map(|arg| (&raw const arg.0).cast()).collect();
+        let maps = launch.maps.iter().map(|map| self.encoded(map)).collect::<Result<Vec<_>, _>>()?;
+        let maps = maps.iter().map(|map| (&raw const *map).cast());
+        let numbers = launch.args.iter().map(|arg| (&raw const arg.0).cast());
+        let mut arguments: Vec<*const c_void> = maps.chain(numbers).collect();
         // SAFETY: the signature is that of shim.cpp
         let run = unsafe { self.library.get::<RunFunction>("shim_run") }.expect("the shim has it");
         let (grid, block, arguments) = (launch.grid.as_ptr(), block.as_ptr(), arguments.as_mut_ptr());
         // SAFETY: pointers to what outlives the call; the caller vouches for the arguments
-        let why = unsafe { run(kernel, grid, block, arguments, order, seed) };
+        let why = unsafe { run(kernel, grid, block, launch.shared_bytes, arguments, order, seed) };
         // SAFETY: the signature is that of shim.cpp
         let turns = unsafe { self.library.get::<TurnsFunction>("shim_turns") }.expect("the shim has it");
         // SAFETY: it only reads a number
@@ -145,6 +165,23 @@ impl Shim {
         // SAFETY: a text that ends, and lasts until the next launch
         let why = unsafe { CStr::from_ptr(why) }.to_string_lossy();
         Err(Failed::new(launch.kernel.name, why))
+    }
+
+    /// `map` as the shim's copies take it.
+    fn encoded(&self, map: &TensorMap) -> Result<Encoded, Failed> {
+        // SAFETY: the signature is that of hopper.cpp
+        let encode = unsafe { self.library.get::<MapFunction>("shim_tensor_map") }.expect("the shim has it");
+        let mut encoded = Encoded([0; 16]);
+        let (bytes, sizes, box_sizes) = (map.element.bytes(), map.sizes(), map.box_sizes());
+        // SAFETY: what is pointed to is there until the call returns, and a map is not longer
+        let why = unsafe {
+            encode(&mut encoded, map.address, bytes, sizes.as_ptr(), map.row_bytes(), box_sizes.as_ptr())
+        };
+        if why.is_null() {
+            return Ok(encoded);
+        }
+        // SAFETY: a text that ends, and stays
+        Err(Failed::new("a map", unsafe { CStr::from_ptr(why) }.to_string_lossy()))
     }
 
     /// The kernel, if it takes so many arguments, and there is an image of it.
@@ -158,7 +195,7 @@ impl Shim {
         if kernel.is_null() {
             return Err(Failed::new(name, format_args!("no kernel of this name in {file}")));
         }
-        let is_of_tests = ["faults", "instructions"].contains(&file);
+        let is_of_tests = ["faults", "instructions", "hopper_instructions"].contains(&file);
         if !is_of_tests && !compiled_kernels().any(|kernel| kernel == (file, name)) {
             return Err(Failed::new(
                 name,
@@ -168,7 +205,7 @@ impl Shim {
         // SAFETY: the signature is that of shim.cpp
         let count = unsafe { self.library.get::<CountFunction>("shim_arguments") }.expect("the shim has it");
         // SAFETY: a kernel of the shim's
-        let (wanted, given) = (unsafe { count(kernel) } as usize, launch.args.len());
+        let (wanted, given) = (unsafe { count(kernel) } as usize, launch.maps.len() + launch.args.len());
         if given != wanted {
             return Err(Failed::new(name, format_args!("{given} arguments, it takes {wanted}")));
         }

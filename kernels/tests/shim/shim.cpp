@@ -1,6 +1,7 @@
 // Fibers, barriers and the scheduler of the shim.
 #include "shim.h"
 
+#include "hopper.h"
 #include "tensor_cores.h"
 
 #include <link.h>
@@ -76,7 +77,7 @@ static void prepare(Fiber* fiber, unsigned char* stack, size_t bytes, void (*ent
 
 // ---- the block that runs
 
-enum State { READY, AT_BARRIER, AT_MEETING, ENDED };
+enum State { READY, AT_BARRIER, AT_MEETING, ASLEEP, ENDED };
 
 // 16 bytes on their way to shared memory
 struct Copy {
@@ -89,6 +90,7 @@ struct Thread {
     Fiber fiber;
     State state = READY;
     u32 lanes = 0;           // of the meeting
+    const void* on = nullptr;  // what it sleeps on
     const char* at = "";     // where it waits
     u32 meetings = 0;        // of all lanes, so far: the parity chooses the mailbox
     std::vector<Copy> copies{};  // that have not arrived
@@ -146,6 +148,28 @@ void fail(const char* format, ...) {
 }
 
 static void wait() { change(&threads[running].fiber, &scheduler); }
+
+u32 thread() { return running; }
+
+void sleep(const void* on, const char* what) {
+    Thread& me = threads[running];
+    me.on = on;
+    me.at = what;
+    me.state = ASLEEP;
+    wait();
+}
+
+void wake(const void* on) {
+    for (Thread& thread : threads) {
+        if (thread.state != ASLEEP || thread.on != on) continue;
+        thread.state = READY;
+        moved = true;
+    }
+}
+
+bool comes_at_once() { return schedule == BACKWARD || (schedule == RANDOM && below(2) == 0); }
+
+u32 pick(u32 n) { return schedule == RANDOM ? below(n) : 0; }
 
 // ---- operations of a warp: the last lane that comes releases the others
 
@@ -212,6 +236,13 @@ static Bytes shared_memory() {
 
 static Bytes shared;  // of the thread that launches
 
+// what a block of Hopper can have; a kernel sees NaNs beyond what the launch says
+static const u32 MOST_SHARED = 227 << 10;
+alignas(1024) static unsigned char dynamic[MOST_SHARED];
+static u32 n_dynamic;
+
+u32 dynamic_bytes() { return n_dynamic; }
+
 // ---- copies to shared memory that a thread waits for
 
 void check_shared(const void* p, const char* what) {
@@ -223,8 +254,7 @@ void check_shared(const void* p, const char* what) {
 void start_copy(void* to, const void* from) {
     Copy copy = {to, {}};
     if (from) std::memcpy(copy.bytes, from, sizeof copy.bytes);
-    // BACKWARD, and half of those of RANDOM: at once
-    if (schedule == BACKWARD || (schedule == RANDOM && below(2) == 0))
+    if (comes_at_once())
         std::memcpy(to, copy.bytes, sizeof copy.bytes);
     else
         threads[running].copies.push_back(copy);
@@ -308,7 +338,8 @@ static void run_threads() {
             }
             resume(i);
         }
-        if (moved || alive == 0) continue;
+        if (schedule == RANDOM && below(4) == 0) moved |= deliver();
+        if (moved || alive == 0 || deliver()) continue;
         for (Thread& thread : threads) {
             if (thread.state == ENDED) continue;
             here = nullptr;
@@ -324,11 +355,15 @@ static void run_block(dim3 grid, dim3 size, dim3 block) {
     alive = n;
     at_barrier = 0;
     std::memset(shared.begin, 0xff, size_t(shared.end - shared.begin));
+    if (n_dynamic > 0) std::memset(dynamic, 0xff, sizeof dynamic);
+    begin_block(n);
     for (u32 i = 0; i < n; i++) {
         threads[i].place = {{i % size.x, i / size.x % size.y, i / (size.x * size.y)}, block, size, grid};
         prepare(&threads[i].fiber, stack(i), STACK, fiber_main);
     }
     run_threads();
+    here = nullptr;
+    end_block();
 }
 
 // by file, without folder and ending, and name
@@ -345,16 +380,19 @@ Exported::Exported(const char* path, const char* name, Kernel kernel, u32 n_argu
 }
 
 // What a GPU refuses to start, or null.
-static const char* refused(const u32 grid[3], const u32 block[3]) {
+static const char* refused(const u32 grid[3], const u32 block[3], u32 shared_bytes) {
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return "a grid without blocks";
     if (grid[0] > 0x7fffffffu) return "more than 2147483647 blocks in a row";
     if (grid[1] > 65535 || grid[2] > 65535) return "more than 65535 rows or planes of blocks";
     const u64 threads = u64(block[0]) * block[1] * block[2];
     if (block[0] > 1024 || block[1] > 1024 || block[2] > 64 || threads > 1024) return "more than 1024 threads";
+    if (shared_bytes > MOST_SHARED) return "more than 232448 bytes of shared memory";
     return threads == 0 ? "a block without threads" : nullptr;
 }
 
 }  // namespace shim
+
+unsigned char* dynamic_shared() { return shim::dynamic; }
 
 // The kernel of this name in this file, or null.
 extern "C" const void* shim_kernel(const char* file, const char* name) {
@@ -365,20 +403,23 @@ extern "C" const void* shim_kernel(const char* file, const char* name) {
 extern "C" const char* shim_name(const void* kernel) { return static_cast<const shim::Entry*>(kernel)->name.c_str(); }
 
 // What a GPU would refuse to start, or null.
-extern "C" const char* shim_refused(const u32 grid[3], const u32 block[3]) { return shim::refused(grid, block); }
+extern "C" const char* shim_refused(const u32 grid[3], const u32 block[3], u32 shared_bytes) {
+    return shim::refused(grid, block, shared_bytes);
+}
 
 // Runs a kernel, as cuLaunchKernel would. Returns null, or what was wrong; the text is there until the next launch.
-extern "C" const char* shim_run(const void* kernel, const u32 grid[3], const u32 block[3], void** arguments, u32 order,
-                                u64 seed) {
+extern "C" const char* shim_run(const void* kernel, const u32 grid[3], const u32 block[3], u32 shared_bytes,
+                                void** arguments, u32 order, u64 seed) {
     using namespace shim;
     failure.clear();
     turns = 0;
     here = nullptr;
     random_state = seed * 0x9e3779b97f4a7c15ull | 1;
     try {
-        if (const char* why = refused(grid, block)) fail("%s", why);
+        if (const char* why = refused(grid, block, shared_bytes)) fail("%s", why);
         entry = static_cast<const Entry*>(kernel);
         kernel_arguments = arguments;
+        n_dynamic = shared_bytes;
         schedule = Order(order);
         shared = shared_memory();
         if (!shared.end) fail("shared memory is not to be found");

@@ -26,6 +26,7 @@ typedef uint64_t u64;
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __restrict__ __restrict
 #define __align__(bytes) __attribute__((aligned(bytes)))
 // all of it in one place, so that it can be poisoned: memory of the operating system's thread, as nothing else is. (A
@@ -52,6 +53,13 @@ void meet(u32 lanes, const char* what);           // all `lanes` of the warp com
 u32 lane();
 unsigned char* mailbox(u32 lane);                 // 32 bytes of each lane of this warp, for the operation it is at
 [[noreturn]] void fail(const char* format, ...);  // ends the launch with a message
+u32 thread();                                     // which one of the block runs
+void sleep(const void* on, const char* what);     // until somebody wakes those who sleep on it
+void wake(const void* on);
+bool comes_at_once();                             // what may come at any time: as the schedule has it
+u32 pick(u32 n);                                  // one of n: the first, or any
+u32 dynamic_bytes();                              // of shared memory whose size the launch says
+
 
 template <class T>
 T shuffle(u32 lanes, T value, u32 from, const char* what) {
@@ -93,6 +101,9 @@ struct Call<kernel> {
 #define EXPORT(kernel)                                                               \
     static ::shim::Exported exported_##kernel(__FILE__, #kernel, ::shim::Call<kernel>::run, \
                                               ::shim::Call<kernel>::n_arguments);
+
+// shared memory whose size the launch says, on 1024 bytes
+unsigned char* dynamic_shared();
 
 // ---- built-in variables and functions
 
