@@ -18,7 +18,7 @@ const BOUNDARY: usize = 64;
 /// The two halves, and how much of the current one is taken.
 pub(super) struct Staging {
     memory: *mut u8,
-    /// Recorded when a half was left; null before.
+    /// Recorded when a half is left.
     left: [sys::CUevent; 2],
     current: usize,
     taken: usize,
