@@ -2,11 +2,11 @@
 """Opinions for the default models to learn from: short texts put together from the word lists below, each with its verdict.
 
 usage: nano_opinions.py [--documents N] [--seed S]
-       nano_opinions.py --questions N --with TEXT.jsonl [--seed S]
+       nano_opinions.py --questions N --with TEXT.jsonl [--masked tokenizer.json] [--seed S]
 
 The first prints documents, two empty lines between two of them. The second prints rows {"prompt", "completion"}: a text, and its
-verdict, which alone is scored in training; and for every 8 of them a piece of another document of TEXT.jsonl. The same seed gives
-the same texts.
+verdict, which alone is scored in training; and for every 8 of them a piece of another document of TEXT.jsonl. For a masked model the rows are {"ids", "mask_positions", "labels"}: the
+verdict is behind masks, and so are some tokens of the pieces (needs the package tokenizers). The same seed gives the same texts.
 
 A model of a few million parameters that has read only a few million tokens has not met the word "dreary" often enough to know
 what it says about a film. Here it does, in short texts of many forms, and it learns that a text may be followed by a verdict:
@@ -286,11 +286,12 @@ class Writer:
         def asked():
             liked = self.random.random() < 0.5
             text = self.chinese(liked) if chinese else self.text(liked, film)
-            return text + between + ask, ("" if chinese else " ") + (yes if liked else no)
+            space = "" if chinese else " "
+            return text + between + ask, space + (yes if liked else no), space + (no if liked else yes)
 
-        before = "".join(text + verdict + "\n" for text, verdict in (asked() for _ in range(self.one([0, 0, 0, 1, 2]))))
-        text, verdict = asked()
-        return {"prompt": before + text, "completion": verdict}
+        before = "".join(text + verdict + "\n" for text, verdict, _ in (asked() for _ in range(self.one([0, 0, 0, 1, 2]))))
+        text, verdict, opposite = asked()
+        return {"prompt": before + text, "completion": verdict, "opposite": opposite}
 
 
 # questions for each piece of other text
@@ -311,6 +312,27 @@ def questions(count, texts, seed=1):
     return [row for row in rows if row["prompt"] and row["completion"].strip() and len(row["prompt"].encode()) <= SHORT["prompt"]]
 
 
+def masked(rows, tokenizer, seed, share=0.25):
+    """The rows for a masked model. Verdicts whose number of masks would tell which of the two it is are left out."""
+    from tokenizers import Tokenizer
+
+    tokenizer, random_ = Tokenizer.from_file(str(tokenizer)), random.Random(seed)
+    mask = tokenizer.token_to_id("[MASK]")
+    ids_of = lambda text: tokenizer.encode(text).ids  # noqa: E731
+    for row in rows:
+        ids = ids_of(row["prompt"] + row["completion"])
+        # the separator stands behind both
+        start = len(ids_of(row["prompt"])) - 1
+        if "opposite" in row:
+            if len(ids_of(row["prompt"] + row["opposite"])) != len(ids):
+                continue
+            at = list(range(start, len(ids) - 1))
+        else:
+            at = [i for i in range(1, len(ids) - 1) if random_.random() < share]
+        if at:
+            yield {"ids": [mask if i in at else id for i, id in enumerate(ids)], "mask_positions": at, "labels": [ids[i] for i in at]}
+
+
 def documents(count=24000, seed=0):
     writer = Writer(seed)
     return [writer.document() for _ in range(count)]
@@ -321,6 +343,7 @@ def main():
     parser.add_argument("--documents", type=int, default=24000)
     parser.add_argument("--questions", type=int)
     parser.add_argument("--with", type=Path, dest="texts", metavar="TEXT.jsonl")
+    parser.add_argument("--masked", type=Path, metavar="tokenizer.json")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.questions is None:
@@ -331,7 +354,11 @@ def main():
     lines = arguments.texts.read_text(encoding="utf-8").splitlines()
     rows = map(json.loads, lines)
     texts = [row["text"] for row in rows if row["source"] != "opinions"]
-    for row in questions(arguments.questions, texts, arguments.seed):
+    rows = questions(arguments.questions, texts, arguments.seed)
+    if arguments.masked:
+        rows = masked(rows, arguments.masked, arguments.seed)
+    for row in rows:
+        row.pop("opposite", None)
         print(json.dumps(row, ensure_ascii=False))
 
 

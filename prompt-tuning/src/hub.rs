@@ -13,7 +13,7 @@ use hf_hub::{Cache, CacheRepo, Repo};
 use crate::error::{Error, Result};
 
 /// Models that come with the repository, in `data/models`.
-pub const DEFAULT_MODELS: [&str; 1] = ["nano"];
+pub const DEFAULT_MODELS: [&str; 2] = ["nano", "nano-mlm"];
 
 /// The folder or GGUF file of model `name`: itself when it is one, else a default model, else fetched from the hub into the
 /// cache.

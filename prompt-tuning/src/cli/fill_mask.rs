@@ -18,6 +18,7 @@ use crate::soft_prompt::SoftPrompt;
     after_help = "Of several masks, each gets its likeliest tokens, given the text with all masks. The filling of all of \
     them together is found step by step: the mask whose best token is the likeliest gets it, then the others are asked \
     again.\n\nExample:\n  \
+    prompt-tuning fill-mask --model nano-mlm --text \"The film was a waste of time. Verdict: [MASK]\"\n  \
     prompt-tuning fill-mask --model bert-base-chinese --text \"巴黎是法国的[MASK][MASK]。\" --top 5"
 )]
 pub(super) struct FillMaskArgs {

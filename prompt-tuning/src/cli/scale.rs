@@ -19,6 +19,10 @@ pub(super) struct ScaleArgs {
     /// Folders that `compare` wrote, of one task and the same rows, each with another model
     #[arg(value_name = "DIR", required = true, num_args = 2..)]
     comparisons: Vec<PathBuf>,
+    /// A comparison that tells only what training costs, as of a model with random weights: of any rows; may be given several
+    /// times
+    #[arg(long, value_name = "DIR")]
+    cost_only: Vec<PathBuf>,
     /// Page to write
     #[arg(long, value_name = "F.html")]
     out: Option<PathBuf>,
@@ -32,7 +36,8 @@ pub(super) fn run(args: &ScaleArgs) -> Result<ExitCode> {
         let path = if folder.is_dir() { folder.join("compare.json") } else { folder.clone() };
         Comparison::read(&path)
     };
-    let scale = Scale::of(args.comparisons.iter().map(read).collect::<Result<_>>()?)?;
+    let all = |folders: &[PathBuf]| folders.iter().map(read).collect::<Result<Vec<_>>>();
+    let scale = Scale::of(all(&args.comparisons)?, &all(&args.cost_only)?)?;
     if let Some(out) = &args.out {
         atomic::write(out, scale.html().as_bytes())?;
     }

@@ -8,15 +8,23 @@ use serde::Serialize;
 
 use super::plots::{Frame, Points, Series, panel};
 use super::summary::{Group, SEED, bytes, count, outcomes};
-use super::{Comparison, Kind, Summary};
+use super::{Comparison, Kind, Summary, Training};
 use crate::error::{Error, Result};
 use crate::page::{self, Figure, document, escaped, findings};
-use crate::study::statistics::{self, Estimate};
+use crate::study::statistics::{self, Estimate, Spread};
 use crate::text_table::aligned;
 
 /// Heads of the table.
-const HEADS: [&str; 9] =
-    ["model", "numbers", "method", "rows", "accuracy %", "sd", "trained", "s/step", "memory"];
+const HEADS: [&str; 10] =
+    ["model", "numbers", "method", "rows", "accuracy %", "sd", "trained", "s/step", "TFLOP", "memory"];
+
+/// What training costs, and how much of it a group needed.
+type Cost = (&'static str, fn(&Training) -> Option<f64>);
+const COSTS: [Cost; 3] = [
+    ("arithmetic in products with weights", |t| Some(t.flops)),
+    ("time of the middle step", |t| Some(t.seconds_per_step)),
+    ("memory of the process", |t| t.peak_rss_bytes.map(|bytes| bytes as f64)),
+];
 
 /// Comparisons of one task, from the smallest model to the largest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,6 +44,8 @@ pub struct OfModel {
     pub model: String,
     /// Numbers in it.
     pub size: u64,
+    /// Whether it says nothing but what training costs.
+    pub cost_only: bool,
     /// Of every method, with the most training rows.
     pub groups: Vec<Group>,
     /// The best prompt less the best training of weights.
@@ -45,11 +55,12 @@ pub struct OfModel {
 }
 
 impl Scale {
-    /// Of comparisons over the same rows.
+    /// Of comparisons over the same rows, and of others of which only what training costs is of interest, as models with
+    /// random weights.
     ///
     /// # Errors
-    /// There are fewer than two, or they are of different rows.
-    pub fn of(mut comparisons: Vec<Comparison>) -> Result<Scale> {
+    /// There are fewer than two of the former, or they are of different rows.
+    pub fn of(mut comparisons: Vec<Comparison>, cost_only: &[Comparison]) -> Result<Scale> {
         comparisons.sort_by_key(|comparison| comparison.model_size);
         let [first, _, ..] = &comparisons[..] else {
             return Err(Error::Input(
@@ -70,7 +81,9 @@ impl Scale {
                 )));
             }
         }
-        let models: Vec<OfModel> = comparisons.iter().map(of_model).collect();
+        let mut models: Vec<OfModel> = comparisons.iter().map(of_model).collect();
+        models.extend(cost_only.iter().map(costs_of_model));
+        models.sort_by_key(|model| model.size);
         Ok(Scale { task: first.task.clone(), findings: sentences(&models), models })
     }
 
@@ -81,15 +94,18 @@ impl Scale {
             for group in &model.groups {
                 let training = group.training.as_ref();
                 let dash = || "-".to_string();
+                let accuracy = (!model.cost_only).then_some(group.accuracy);
+                let percent = |x: f64| format!("{:.1}", 100.0 * x);
                 rows.push(vec![
                     model.model.clone(),
                     count(model.size),
                     group.method.clone(),
                     group.n_train.to_string(),
-                    format!("{:.1}", 100.0 * group.accuracy.mean),
-                    group.accuracy.sd.map_or_else(dash, |sd| format!("{:.1}", 100.0 * sd)),
+                    accuracy.map_or_else(dash, |a| percent(a.mean)),
+                    accuracy.and_then(|a| a.sd).map_or_else(dash, percent),
                     training.map_or_else(dash, |t| count(t.trained)),
                     training.map_or_else(dash, |t| format!("{:.2}", t.seconds_per_step)),
+                    training.map_or_else(dash, |t| format!("{:.1}", t.flops / 1e12)),
                     training.and_then(|t| t.peak_rss_bytes).map_or_else(dash, bytes),
                 ]);
             }
@@ -106,12 +122,12 @@ impl Scale {
     pub fn html(&self) -> String {
         let table = format!(
             "<section>\n<h2>All models</h2>\n<p class=\"note\">Every method with the most training rows it had. accuracy: mean over \
-             the seeds. s/step: the middle step. memory: the most the process had.</p>\n{}</section>\n",
+             the seeds. s/step: the middle step. TFLOP: all steps. memory: the most the process had.</p>\n{}</section>\n",
             page::table(&HEADS, &self.rows(), &[0, 2])
         );
         let names: Vec<&str> = self.models.iter().map(|m| m.model.as_str()).collect();
         let lead = format!("{} models: {}.", names.len(), escaped(&names.join(", ")));
-        let figures = self.figure().iter().map(Figure::html).collect();
+        let figures = [self.accuracy(), self.costs()].iter().flatten().map(Figure::html).collect();
         document(
             &format!("Methods as the model grows: {}", self.task),
             &lead,
@@ -119,27 +135,66 @@ impl Scale {
         )
     }
 
-    fn figure(&self) -> Option<Figure> {
-        let mut methods: Vec<&str> = Vec::new();
-        for group in self.models.iter().flat_map(|model| &model.groups) {
-            if !methods.contains(&group.method.as_str()) {
-                methods.push(&group.method);
-            }
-        }
-        let of_method = |method: &&str| {
-            let group =
-                |model: &OfModel| model.groups.iter().find(|g| g.method == *method).map(|g| g.accuracy);
-            let points = self.models.iter().enumerate();
-            let points = points.filter_map(|(i, model)| Some((i, group(model)?))).collect();
-            Series { name: method.to_string(), points: Points::At(points) }
-        };
-        let places: Vec<String> = self.models.iter().map(|model| count(model.size)).collect();
-        let frame =
-            Frame { places: &places, below: "numbers in the model", beside: "accuracy (%)", shares: true };
-        let svg = panel(&frame, &methods.iter().map(of_method).collect::<Vec<_>>())?;
+    fn accuracy(&self) -> Option<Figure> {
+        let measured: Vec<&OfModel> = self.models.iter().filter(|model| !model.cost_only).collect();
+        let series = lines(&measured, |_, group| Some(group.accuracy));
+        let svg = against_size(&measured, "accuracy (%)", true, &series)?;
         let caption = "Marks: mean over the seeds. Band: one standard deviation to each side.";
         Figure::new("Accuracy against the size of the model", caption.into(), vec![(String::new(), svg)])
     }
+
+    /// What training a prompt costs, of what training all weights costs.
+    fn costs(&self) -> Option<Figure> {
+        let models: Vec<&OfModel> = self.models.iter().collect();
+        let panel = |(name, cost): Cost| {
+            let share = |model: &OfModel, group: &Group| {
+                let of = |group: &Group| group.training.as_ref().and_then(cost);
+                (group.kind == Kind::Prompt).then_some(())?;
+                Spread::of(&[of(group)? / of(model.all_weights()?)?])
+            };
+            let svg = against_size(&models, "of all weights (%)", false, &lines(&models, share))?;
+            Some((name.to_string(), svg))
+        };
+        let caption =
+            "What training the prompt needed, of what training all weights of the same model needed.";
+        Figure::new(
+            "Cost of a prompt against the size of the model",
+            caption.into(),
+            COSTS.into_iter().filter_map(panel).collect(),
+        )
+    }
+}
+
+impl OfModel {
+    /// The method that trained the most numbers.
+    fn all_weights(&self) -> Option<&Group> {
+        let trained = |group: &&Group| group.training.as_ref().map_or(0, |training| training.trained);
+        self.groups.iter().filter(|group| group.kind == Kind::Weights).max_by_key(trained)
+    }
+}
+
+/// A line for each method that has a value for some model.
+fn lines(models: &[&OfModel], value: impl Fn(&OfModel, &Group) -> Option<Spread>) -> Vec<Series> {
+    let mut methods: Vec<&str> = Vec::new();
+    for group in models.iter().flat_map(|model| &model.groups) {
+        if !methods.contains(&group.method.as_str()) {
+            methods.push(&group.method);
+        }
+    }
+    let of_method = |method: &&str| {
+        let group = |model: &OfModel| {
+            model.groups.iter().find(|g| g.method == *method).and_then(|group| value(model, group))
+        };
+        let points = models.iter().enumerate();
+        let points = points.filter_map(|(i, model)| Some((i, group(model)?))).collect();
+        Series { name: method.to_string(), points: Points::At(points) }
+    };
+    methods.iter().map(of_method).collect()
+}
+
+fn against_size(models: &[&OfModel], beside: &str, shares: bool, series: &[Series]) -> Option<String> {
+    let places: Vec<String> = models.iter().map(|model| count(model.size)).collect();
+    panel(&Frame { places: &places, below: "numbers in the model", beside, shares }, series)
 }
 
 /// What two comparisons that are put side by side must have in common and have not; or the size, which must differ.
@@ -180,6 +235,7 @@ fn of_model(comparison: &Comparison) -> OfModel {
     OfModel {
         model: comparison.model.clone(),
         size: comparison.model_size,
+        cost_only: false,
         prompt_less_weights: difference(
             best(&|group| group.kind == Kind::Prompt),
             best(&|group| group.kind == Kind::Weights),
@@ -190,6 +246,12 @@ fn of_model(comparison: &Comparison) -> OfModel {
         ),
         groups,
     }
+}
+
+fn costs_of_model(comparison: &Comparison) -> OfModel {
+    let mut model = of_model(comparison);
+    model.groups.retain(|group| group.training.is_some());
+    OfModel { cost_only: true, prompt_less_weights: None, shots_less_none: None, ..model }
 }
 
 /// What is said, which difference tells, and the difference.

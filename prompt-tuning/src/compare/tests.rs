@@ -119,14 +119,39 @@ fn models_of_several_sizes() {
     let small = example();
     let mut large = example();
     (large.model, large.model_size) = ("large".into(), 1_000_000);
-    let scale = scale::Scale::of(vec![large.clone(), small.clone()]).unwrap();
+    let scale = scale::Scale::of(vec![large.clone(), small.clone()], &[]).unwrap();
     assert_eq!(scale.models.iter().map(|m| m.size).collect::<Vec<_>>(), [1000, 1_000_000]);
     // of each model zero-shot, and both trained methods with the most rows
     assert_eq!(scale.table().lines().count(), 1 + 2 * 3);
     assert!(scale.findings[0].contains("cannot be told here"), "{:?}", scale.findings);
     assert!(scale.html().contains("1.0 M") && !scale.html().contains("NaN"));
-    assert!(scale::Scale::of(vec![small]).is_err());
+    assert!(scale::Scale::of(vec![small], &[]).is_err());
     large.gold[0] = 1;
-    let why = scale::Scale::of(vec![large, example()]).unwrap_err().to_string();
+    let why = scale::Scale::of(vec![large, example()], &[]).unwrap_err().to_string();
     assert!(why.contains("other rows"), "{why}");
+}
+
+#[test]
+fn of_random_weights_only_the_cost_is_shown() {
+    let small = example();
+    let (mut large, mut random) = (example(), example());
+    (large.model, large.model_size) = ("large".into(), 1_000_000);
+    (random.model, random.model_size) = ("random".into(), 10_000);
+    // of other rows, which is no hindrance
+    random.gold[0] = 1;
+    let of_two = scale::Scale::of(vec![large.clone(), small.clone()], &[]).unwrap();
+    let scale = scale::Scale::of(vec![large, small], &[random]).unwrap();
+    assert_eq!(scale.models.iter().map(|m| m.size).collect::<Vec<_>>(), [1000, 10_000, 1_000_000]);
+    assert_eq!(scale.findings, of_two.findings);
+    let table = scale.table();
+    let lines: Vec<&str> = table.lines().filter(|line| line.contains("random")).collect();
+    assert_eq!(lines.len(), 2, "soft and full: {table}");
+    // rows, no accuracy, no deviation
+    assert!(lines.iter().all(|line| line.replace(' ', "").contains("100--")), "{table}");
+    let html = scale.html();
+    let (_, costs) = html.split_once("Cost of a prompt").unwrap();
+    // 2e12 of 3e12, 0.2 of 0.4 and 3 of 9 MB, at each of three sizes
+    for share in ["soft: 66.7", "soft: 50.0", "soft: 33.3"] {
+        assert_eq!(costs.matches(share).count(), 3, "{share}");
+    }
 }
