@@ -4,6 +4,8 @@
 //! are said of models up to a thousand times larger than what a desk computer trains. What is seen here holds for the sizes that
 //! were measured.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::plots::{Frame, Points, Series, panel};
@@ -17,14 +19,6 @@ use crate::text_table::aligned;
 /// Heads of the table.
 const HEADS: [&str; 10] =
     ["model", "numbers", "method", "rows", "accuracy %", "sd", "trained", "s/step", "TFLOP", "memory"];
-
-/// What training costs, and how much of it a group needed.
-type Cost = (&'static str, fn(&Training) -> Option<f64>);
-const COSTS: [Cost; 3] = [
-    ("arithmetic in products with weights", |t| Some(t.flops)),
-    ("time of the middle step", |t| Some(t.seconds_per_step)),
-    ("memory of the process", |t| t.peak_rss_bytes.map(|bytes| bytes as f64)),
-];
 
 /// Comparisons of one task, from the smallest model to the largest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,10 +42,25 @@ pub struct OfModel {
     pub cost_only: bool,
     /// Of every method, with the most training rows.
     pub groups: Vec<Group>,
+    /// Of every prompt.
+    pub costs: Vec<Costs>,
     /// The best prompt less the best training of weights.
     pub prompt_less_weights: Option<Estimate>,
     /// The best with demonstrations less without.
     pub shots_less_none: Option<Estimate>,
+}
+
+/// What training a prompt costs, as shares of what training all weights with the same seed costs; over the seeds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Costs {
+    /// Name of the method.
+    pub method: String,
+    /// Products with weights.
+    pub arithmetic: Option<Spread>,
+    /// The middle step.
+    pub time: Option<Spread>,
+    /// The most the process had.
+    pub memory: Option<Spread>,
 }
 
 impl Scale {
@@ -143,33 +152,26 @@ impl Scale {
         Figure::new("Accuracy against the size of the model", caption.into(), vec![(String::new(), svg)])
     }
 
-    /// What training a prompt costs, of what training all weights costs.
     fn costs(&self) -> Option<Figure> {
         let models: Vec<&OfModel> = self.models.iter().collect();
-        let panel = |(name, cost): Cost| {
-            let share = |model: &OfModel, group: &Group| {
-                let of = |group: &Group| group.training.as_ref().and_then(cost);
-                (group.kind == Kind::Prompt).then_some(())?;
-                Spread::of(&[of(group)? / of(model.all_weights()?)?])
+        let panel = |(name, cost): (&str, fn(&Costs) -> Option<Spread>)| {
+            let of = |model: &OfModel, group: &Group| {
+                model.costs.iter().find(|costs| costs.method == group.method).and_then(cost)
             };
-            let svg = against_size(&models, "of all weights (%)", false, &lines(&models, share))?;
-            Some((name.to_string(), svg))
+            Some((name.to_string(), against_size(&models, "of all weights (%)", false, &lines(&models, of))?))
         };
-        let caption =
-            "What training the prompt needed, of what training all weights of the same model needed.";
+        let caption = "What training the prompt needed, of what training all weights of the same model needed. Band: one standard \
+                       deviation to each side.";
+        let panels: [(&str, fn(&Costs) -> Option<Spread>); 3] = [
+            ("arithmetic in products with weights", |costs| costs.arithmetic),
+            ("time of the middle step", |costs| costs.time),
+            ("memory of the process", |costs| costs.memory),
+        ];
         Figure::new(
             "Cost of a prompt against the size of the model",
             caption.into(),
-            COSTS.into_iter().filter_map(panel).collect(),
+            panels.into_iter().filter_map(panel).collect(),
         )
-    }
-}
-
-impl OfModel {
-    /// The method that trained the most numbers.
-    fn all_weights(&self) -> Option<&Group> {
-        let trained = |group: &&Group| group.training.as_ref().map_or(0, |training| training.trained);
-        self.groups.iter().filter(|group| group.kind == Kind::Weights).max_by_key(trained)
     }
 }
 
@@ -216,6 +218,42 @@ fn differs(a: &Comparison, b: &Comparison) -> Option<String> {
     }
 }
 
+/// Of every prompt, beside the first method that trained about as many numbers as any: a head in place of words adds a few.
+fn costs(comparison: &Comparison, groups: &[Group]) -> Vec<Costs> {
+    let trained = |group: &Group| group.training.as_ref().map_or(0, |training| training.trained);
+    let most = groups.iter().map(trained).max().unwrap_or(0);
+    let all_of_them =
+        |group: &&Group| group.kind == Kind::Weights && trained(group) as f64 >= 0.99 * most as f64;
+    let weights = groups.iter().find(all_of_them);
+    let of_prompt = |(prompt, weights): (&Group, &Group)| {
+        let share = |cost| share(comparison, [prompt, weights], cost);
+        Costs {
+            method: prompt.method.clone(),
+            arithmetic: share(|training| Some(training.flops)),
+            time: share(|training| Some(training.seconds_per_step)),
+            memory: share(|training| training.peak_rss_bytes.map(|bytes| bytes as f64)),
+        }
+    };
+    let prompts = groups.iter().filter(|group| group.kind == Kind::Prompt);
+    prompts.filter_map(|prompt| Some(of_prompt((prompt, weights?)))).collect()
+}
+
+/// Of a cost, what one group needed of what another did with the same seed.
+fn share(
+    comparison: &Comparison,
+    [part, whole]: [&Group; 2],
+    cost: fn(&Training) -> Option<f64>,
+) -> Option<Spread> {
+    let of_seeds = |group: &Group| -> BTreeMap<u64, f64> {
+        let cells = group.cells.iter().map(|&cell| &comparison.cells[cell]);
+        cells.filter_map(|cell| Some((cell.seed, cost(cell.training.as_ref()?)?))).collect()
+    };
+    let whole = of_seeds(whole);
+    let shares: Vec<f64> =
+        of_seeds(part).iter().filter_map(|(seed, part)| Some(part / whole.get(seed)?)).collect();
+    Spread::of(&shares)
+}
+
 fn of_model(comparison: &Comparison) -> OfModel {
     let summary = Summary::of(comparison);
     let most = summary.sizes().last().copied().unwrap_or(0);
@@ -236,6 +274,7 @@ fn of_model(comparison: &Comparison) -> OfModel {
         model: comparison.model.clone(),
         size: comparison.model_size,
         cost_only: false,
+        costs: costs(comparison, &groups),
         prompt_less_weights: difference(
             best(&|group| group.kind == Kind::Prompt),
             best(&|group| group.kind == Kind::Weights),
