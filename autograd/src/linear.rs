@@ -1,9 +1,11 @@
 //! A linear layer: a weight, which way round it is, and maybe a bias.
 
+use kernels::attention::Heads;
 use kernels::matmul::{Layout, Precision};
 use tensor::Tensor;
 use tensor::ops::product::Matrix;
 
+use crate::ops::AttentionLayer;
 use crate::{Tape, Value, Weight};
 
 /// `y = x W + b`
@@ -30,6 +32,11 @@ impl Linear {
     /// How its products are computed from now on.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
+    }
+
+    /// Attention of the layer whose output this one projects: as precise as its products.
+    pub fn attention(&self, heads: Heads) -> AttentionLayer {
+        AttentionLayer { heads, precision: self.precision }
     }
 
     /// Width of the input.

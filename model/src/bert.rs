@@ -179,7 +179,8 @@ impl Block {
         let q = linear(tape, &wanted, &self.query, None);
         let k = linear(tape, x, &self.key, None);
         let v = linear(tape, x, &self.value, None);
-        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, &pass.mask, past);
+        let layer = self.attention_output.attention(self.heads);
+        let mixed = attention(tape, Qkv::Split(&q, &k, &v), layer, &pass.mask, past);
         let x = linear(tape, &mixed, &self.attention_output, Some(&wanted));
         let x = self.attention_norm.forward(tape, &x);
 

@@ -7,7 +7,7 @@
 //! A tuned prefix (Li & Liang 2021) is the same thing: keys and values that were there before the first token. While it is
 //! trained they are values of the tape instead of numbers, and nothing is added to them.
 
-use autograd::ops::{self, Qkv, Relation, columns, gather_rows, segment_of, stack};
+use autograd::ops::{self, AttentionLayer, Qkv, Relation, columns, gather_rows, segment_of, stack};
 use autograd::{Tape, Value};
 use kernels::attention::Heads;
 use tensor::Tensor;
@@ -164,18 +164,18 @@ pub(crate) fn run_block(
 pub(crate) fn attention(
     tape: &Tape,
     qkv: Qkv,
-    heads: Heads,
+    layer: AttentionLayer,
     relation: impl Into<Relation>,
     past: Option<&mut LayerCache>,
 ) -> Value {
     match past {
-        Some(LayerCache::Kept(kept)) => kept.attend(qkv, heads, &relation.into()),
+        Some(LayerCache::Kept(kept)) => kept.attend(qkv, layer, &relation.into()),
         Some(LayerCache::Given(past)) => {
-            let [q, k, v] = split(tape, qkv, heads);
+            let [q, k, v] = split(tape, qkv, layer.heads);
             let (k, v) = (stack(tape, &past[0], &k), stack(tape, &past[1], &v));
-            ops::attention(tape, Qkv::Split(&q, &k, &v), heads, relation)
+            ops::attention(tape, Qkv::Split(&q, &k, &v), layer, relation)
         }
-        None => ops::attention(tape, qkv, heads, relation),
+        None => ops::attention(tape, qkv, layer, relation),
     }
 }
 
@@ -204,25 +204,29 @@ impl LayerCache {
         &mut self,
         q: &Value,
         keys_and_values: impl FnOnce() -> (Value, Value),
-        heads: Heads,
+        layer: AttentionLayer,
         relation: &Relation,
     ) -> Value {
         let LayerCache::Kept(kept) = self else { panic!("a prefix is not fixed") };
         if kept.k.len == 0 {
             let (k, v) = keys_and_values();
-            kept.append([(constant(&k), 0), (constant(&v), 0)], heads.n_kv_heads * heads.head_dim);
+            kept.append(
+                [(constant(&k), 0), (constant(&v), 0)],
+                layer.heads.n_kv_heads * layer.heads.head_dim,
+            );
         }
-        kept.look(Columns::all(constant(q)), heads, relation)
+        kept.look(Columns::all(constant(q)), layer, relation)
     }
 }
 
 impl Kept {
-    fn attend(&mut self, qkv: Qkv, heads: Heads, relation: &Relation) -> Value {
+    fn attend(&mut self, qkv: Qkv, layer: AttentionLayer, relation: &Relation) -> Value {
+        let heads = layer.heads;
         match qkv {
             Qkv::Split(q, k, v) => {
                 let width = heads.n_kv_heads * heads.head_dim;
                 self.append([(constant(k), 0), (constant(v), 0)], width);
-                self.look(Columns::all(constant(q)), heads, relation)
+                self.look(Columns::all(constant(q)), layer, relation)
             }
             Qkv::Fused(qkv, wanted) => {
                 let (qkv, width) = (constant(qkv), heads.n_heads * heads.head_dim);
@@ -230,19 +234,19 @@ impl Kept {
                 match wanted {
                     Some(wanted) => {
                         let (narrow, rows) = narrow(qkv, width, wanted.iter().copied(), 0);
-                        self.look(Columns::all(&narrow.take_rows(&rows)), heads, relation)
+                        self.look(Columns::all(&narrow.take_rows(&rows)), layer, relation)
                     }
-                    None => self.look(Columns::all(qkv), heads, relation),
+                    None => self.look(Columns::all(qkv), layer, relation),
                 }
             }
         }
     }
 
     /// Attention over what is here.
-    fn look(&self, q: Columns, heads: Heads, relation: &Relation) -> Value {
+    fn look(&self, q: Columns, layer: AttentionLayer, relation: &Relation) -> Value {
         let [k, v] = [&self.k, &self.v].map(|rows| Columns::all(rows.room.as_ref().expect("there are keys")));
-        let bias = relation.bias();
-        let (y, _) = op::forward(Inputs { heads, q, k, v, mask: &relation.mask, bias });
+        let (AttentionLayer { heads, precision }, bias) = (layer, relation.bias());
+        let (y, _) = op::forward(Inputs { heads, q, k, v, mask: &relation.mask, bias, precision });
         Value::constant(y)
     }
 

@@ -109,7 +109,8 @@ impl Block {
     fn forward(&self, tape: &Tape, x: &Value, pass: &Pass, past: Option<&mut LayerCache>) -> Value {
         let rows = pass.rows.as_ref();
         let qkv = linear(tape, &self.ln_1.forward(tape, x), &self.c_attn, None);
-        let mixed = attention(tape, Qkv::Fused(&qkv, rows), self.heads, &pass.mask, past);
+        let layer = self.attn_c_proj.attention(self.heads);
+        let mixed = attention(tape, Qkv::Fused(&qkv, rows), layer, &pass.mask, past);
         let x = rows.map_or_else(|| x.clone(), |rows| gather_rows(tape, x, rows));
         let x = linear(tape, &mixed, &self.attn_c_proj, Some(&x));
 

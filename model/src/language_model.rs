@@ -170,7 +170,8 @@ impl LanguageModel {
     }
 
     /// How the matrix products of the model are computed from now on: exactly, as at first, or rounded to bf16, which
-    /// changes log-probabilities in their third digit and is faster on CPUs that have AVX-512-BF16.
+    /// changes log-probabilities in their third digit and is faster on CPUs that have AVX-512-BF16. On a GPU attention is
+    /// rounded too.
     pub fn set_precision(&mut self, precision: Precision) {
         match &mut self.blocks {
             Blocks::Gpt2(blocks) => blocks.linears().for_each(|linear| linear.set_precision(precision)),

@@ -162,7 +162,8 @@ impl Block {
         let q = rope(tape, &linear(tape, &wanted(&n), &self.q_proj, None), &pass.query_angles);
         let k = rope(tape, &linear(tape, &n, &self.k_proj, None), &pass.key_angles);
         let v = linear(tape, &n, &self.v_proj, None);
-        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, &pass.mask, past);
+        let layer = self.o_proj.attention(self.heads);
+        let mixed = attention(tape, Qkv::Split(&q, &k, &v), layer, &pass.mask, past);
         let x = linear(tape, &mixed, &self.o_proj, Some(&wanted(x)));
 
         let m = self.post_attention_layernorm.forward(tape, &x);

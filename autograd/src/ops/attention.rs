@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use kernels::attention::Heads;
+use kernels::matmul::Precision;
 pub use tensor::Intervals;
 use tensor::Tensor;
 use tensor::ops::attention::{self as op, Bias, Columns, Inputs, Upstream};
@@ -60,27 +61,47 @@ pub enum Qkv<'a> {
     Fused(&'a Value, Option<&'a Arc<[u32]>>),
 }
 
+/// How a layer computes attention.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionLayer {
+    /// Heads and scale.
+    pub heads: Heads,
+    /// What a GPU rounds the factors of its products to; a CPU computes in f32.
+    pub precision: Precision,
+}
+
+impl From<Heads> for AttentionLayer {
+    fn from(heads: Heads) -> AttentionLayer {
+        AttentionLayer { heads, precision: Precision::F32 }
+    }
+}
+
 /// `[queries, H*D]`. Intervals and positions count the queries that are wanted.
-pub fn attention(tape: &Tape, qkv: Qkv, heads: Heads, relation: impl Into<Relation>) -> Value {
-    let relation = relation.into();
+pub fn attention(
+    tape: &Tape,
+    qkv: Qkv,
+    layer: impl Into<AttentionLayer>,
+    relation: impl Into<Relation>,
+) -> Value {
+    let (layer, relation) = (layer.into(), relation.into());
     let (tensors, inputs): (Tensors, Vec<&Value>) = match qkv {
         Qkv::Split(q, k, v) => {
             (Tensors::Split([q.tensor().clone(), k.tensor().clone(), v.tensor().clone()]), vec![q, k, v])
         }
         Qkv::Fused(qkv, None) => (Tensors::Fused(qkv.tensor().clone()), vec![qkv]),
         Qkv::Fused(qkv, Some(rows)) => {
-            let (rows, q) = (rows.clone(), take_queries(qkv.tensor(), heads, rows));
+            let (rows, q) = (rows.clone(), take_queries(qkv.tensor(), layer.heads, rows));
             (Tensors::FusedRows { qkv: qkv.tensor().clone(), rows, q }, vec![qkv])
         }
     };
     let table = relation.bias.as_ref().map(|bias| tape.adopt(&bias.table));
-    let (y, lse) = op::forward(tensors.inputs(heads, &relation));
+    let (y, lse) = op::forward(tensors.inputs(layer, &relation));
     let all: Vec<&Value> = inputs.iter().copied().chain(&table).collect();
     tape.record(y.clone(), &all, || Attention {
         nodes: inputs.iter().map(|v| v.node()).collect(),
         table: table.as_ref().and_then(Value::node),
         tensors,
-        heads,
+        layer,
         relation,
         y,
         lse,
@@ -100,7 +121,8 @@ enum Tensors {
 }
 
 impl Tensors {
-    fn inputs<'a>(&'a self, heads: Heads, relation: &'a Relation) -> Inputs<'a> {
+    fn inputs<'a>(&'a self, layer: AttentionLayer, relation: &'a Relation) -> Inputs<'a> {
+        let AttentionLayer { heads, precision } = layer;
         let width = heads.n_heads * heads.head_dim;
         let column = |tensor: &'a Tensor, i: usize| Columns { tensor, from: i * width };
         let [q, k, v] = match self {
@@ -108,7 +130,7 @@ impl Tensors {
             Tensors::Fused(qkv) => [0, 1, 2].map(|i| column(qkv, i)),
             Tensors::FusedRows { qkv, q, .. } => [Columns::all(q), column(qkv, 1), column(qkv, 2)],
         };
-        Inputs { heads, q, k, v, mask: &relation.mask, bias: relation.bias() }
+        Inputs { heads, q, k, v, mask: &relation.mask, bias: relation.bias(), precision }
     }
 }
 
@@ -117,7 +139,7 @@ struct Attention {
     /// Of the bias.
     table: Option<NodeId>,
     tensors: Tensors,
-    heads: Heads,
+    layer: AttentionLayer,
     relation: Relation,
     y: Tensor,
     lse: Tensor,
@@ -125,7 +147,7 @@ struct Attention {
 
 impl Op for Attention {
     fn backward(self: Box<Self>, d_y: Tensor, grads: &mut Gradients) {
-        let inputs = self.tensors.inputs(self.heads, &self.relation);
+        let inputs = self.tensors.inputs(self.layer, &self.relation);
         let upstream = Upstream { out: &self.y, lse: &self.lse, d_out: &d_y };
         grads.add(self.table, || op::backward_bias(inputs, upstream));
         let rows = match &self.tensors {

@@ -19,7 +19,7 @@ pub mod tanh;
 
 pub use activation::{activation, gated};
 pub use add::add;
-pub use attention::{Intervals, Qkv, Relation, RelativeBias, attention};
+pub use attention::{AttentionLayer, Intervals, Qkv, Relation, RelativeBias, attention};
 pub use cross_entropy::{Scored, cross_entropy};
 pub use embed::{Source, add_rows, embed};
 pub use gather_rows::gather_rows;

@@ -1,18 +1,18 @@
 //! Every operation that has a kernel on the GPU, with problems of the size that training meets.
 
+mod attention;
+
 use std::cell::RefCell;
 
 use kernels::activation::Activation;
-use kernels::attention::Heads;
 use kernels::cross_entropy::Target;
 use kernels::matmul::{Layout, Precision};
 use kernels::optim::{AdamW, Sgd};
 use kernels::rope::{Pairs, Table};
-use tensor::ops::attention::{self, Columns, Upstream};
 use tensor::ops::product::{self, Matrix};
 use tensor::ops::rope::Angles;
 use tensor::ops::{norm, optim, pointwise, rope, rows, score};
-use tensor::{Device, Intervals, Tensor};
+use tensor::{Device, Tensor};
 
 use crate::data;
 
@@ -64,7 +64,7 @@ pub fn all(size: Size) -> Vec<Case> {
         all.extend(row_cases(t, width));
     }
     all.extend(product_cases(size));
-    all.extend(attention_cases(size));
+    all.extend(attention::cases(size));
     all.extend(optimizer_cases(if size == Size::Full { 1 << 26 } else { 1000 }));
     all
 }
@@ -286,65 +286,6 @@ fn loss_case(size: Size) -> Case {
     // logits of random numbers are large, and one rounding of them is a large part of a probability
     let tolerance = 1e-3;
     Case { problem: format!("{t} x {c} x {v}"), flops: 2.0 * (t * c * v) as f64, tolerance, ..case }
-}
-
-fn attention_cases(size: Size) -> Vec<Case> {
-    let (lengths, n_heads, head_dim): (&[usize], _, _) = match size {
-        Size::Full => (&[1024, 4096, 16_384], 16, 64),
-        Size::Small => (&[40], 2, 8),
-    };
-    let heads = Heads { n_heads, n_kv_heads: n_heads, head_dim, scale: (head_dim as f32).powf(-0.5) };
-    let width = n_heads * head_dim;
-    let mut all = Vec::new();
-    for &t in lengths {
-        // half of the pairs of a causal mask; two products forward, five backward
-        let product = (t * t * width) as f64;
-        for (name, products, is_backward) in [("attention", 2.0, false), ("attention, backward", 5.0, true)] {
-            let make = move |device| -> Result<Work, String> {
-                let mut made = Vec::new();
-                for seed in 1..=4 {
-                    made.push(random(seed, &[t, width], device)?);
-                }
-                let mask = Intervals::causal(t);
-                Ok(Box::new(move || attend(&made, &mask, heads, is_backward)))
-            };
-            all.push(Case {
-                name,
-                problem: format!("{t} tokens, {n_heads} heads of {head_dim}, causal"),
-                flops: products * product,
-                bytes: 4.0 * (if is_backward { 8 } else { 4 } * t * width) as f64,
-                tolerance: 1e-4,
-                is_compared: t <= 4096,
-                make: Box::new(make),
-            });
-        }
-        all.push(step_of_generation(8, t, heads));
-    }
-    all
-}
-
-/// Attention of the last token of each of some sequences, which share all keys.
-fn step_of_generation(n: usize, t: usize, heads: Heads) -> Case {
-    let width = heads.n_heads * heads.head_dim;
-    let case =
-        of_tensors("attention, a step", [&[n, width], &[t, width], &[t, width]], n * width, move |all| {
-            let [q, k, v] = all.each_ref().map(Columns::all);
-            let mask = Intervals::new(vec![0; t], vec![n as u32; t]);
-            vec![attention::forward(attention::Inputs { heads, q, k, v, mask: &mask, bias: None }).0]
-        });
-    let problem = format!("{n} queries, {t} keys, {} heads of {}", heads.n_heads, heads.head_dim);
-    Case { problem, flops: 4.0 * (n * t * width) as f64, tolerance: 1e-4, ..case }
-}
-
-/// The output; or, of the gradient that is the last of `all`, what it makes of queries, keys and values.
-fn attend(all: &[Tensor], mask: &Intervals, heads: Heads, is_backward: bool) -> Vec<Tensor> {
-    let [q, k, v] = [0, 1, 2].map(|i| Columns::all(&all[i]));
-    let inputs = attention::Inputs { heads, q, k, v, mask, bias: None };
-    let (out, lse) = attention::forward(inputs);
-    if !is_backward {
-        return vec![out];
-    }
-    attention::backward(inputs, Upstream { out: &out, lse: &lse, d_out: &all[3] }).into()
 }
 
 fn optimizer_cases(n: usize) -> Vec<Case> {

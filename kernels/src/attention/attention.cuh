@@ -1,5 +1,5 @@
-// What the kernels of attention share: what they are given, so that one launch fits all; the bias; and what four threads of a row
-// do together.
+// What the kernels of attention share, in f32 arithmetic or on tensor cores: what they are given, so that one launch fits all; the bias;
+// and what four threads of a row do together.
 #pragma once
 #include "common.cuh"
 

@@ -2,15 +2,49 @@
 
 use super::Heads;
 use crate::cuda::{Arg, Failed, Launch, Launcher, Slice, SliceMut};
+use crate::matmul::Precision;
 
-const FILE: &str = "attention";
-const FILE_OF_FEW_QUERIES: &str = "few_queries";
-/// Threads of a block, as in `few_queries.cu`.
-const THREADS_OF_FEW: u32 = 256;
+/// A kernel for heads up to a width.
+#[derive(Clone, Copy)]
+struct Kernel {
+    file: &'static str,
+    name: &'static str,
+    width: usize,
+    /// Rows of a block.
+    rows: usize,
+    /// Threads of a block.
+    threads: usize,
+}
+
+/// Of a file: a kernel, the threads that share a row, and for heads up to each width the rows of a block. All as in the source.
+macro_rules! kernels {
+    ($file:literal, $name:literal, $threads:literal, [$($width:literal: $rows:literal),*]) => {
+        [$(Kernel { file: $file, name: concat!($name, "_", $width), width: $width, rows: $rows, threads: $threads * $rows }),*]
+    };
+}
+
+const FORWARD: [Kernel; 3] = kernels!("attention", "attention_forward", 4, [64: 32, 128: 16, 256: 8]);
+const BACKWARD_QUERIES: [Kernel; 3] =
+    kernels!("attention", "attention_backward_queries", 4, [64: 32, 128: 16, 256: 8]);
+const BACKWARD_KEYS: [Kernel; 3] =
+    kernels!("attention", "attention_backward_keys", 4, [64: 32, 128: 16, 256: 8]);
+
+/// On tensor cores. Wider heads have kernels in f32 only.
+mod tensor {
+    use super::Kernel;
+
+    pub(super) const FORWARD: [Kernel; 3] =
+        kernels!("attention_bf16", "tensor_attention_forward", 2, [32: 128, 64: 128, 128: 64]);
+    pub(super) const BACKWARD_QUERIES: [Kernel; 3] =
+        kernels!("attention_bf16", "tensor_attention_backward_queries", 2, [32: 128, 64: 128, 128: 64]);
+    pub(super) const BACKWARD_KEYS: [Kernel; 3] =
+        kernels!("attention_bf16", "tensor_attention_backward_keys", 2, [32: 64, 64: 64, 128: 64]);
+}
+
+/// A block per query.
+const FEW_QUERIES: [Kernel; 3] = kernels!("few_queries", "few_queries_forward", 256, [64: 1, 128: 1, 256: 1]);
 /// Queries for which all keys are read one by one: with more, what is read again and again is too much.
 const MOST_OF_FEW: usize = 64;
-/// Threads that share a row, as in `attention.cu`.
-const SHARE: usize = 4;
 
 /// Rows of `heads * head_dim` numbers that lie `stride` apart: a matrix, or a column range of a wider one.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +118,9 @@ pub struct Inputs<'a> {
     pub bias: Option<Bias<'a>>,
     /// Number of query rows.
     pub n_queries: usize,
+    /// How the factors of products are rounded, on tensor cores if they are: queries, keys, values, `d_out`, probabilities
+    /// and the gradients of scores. Heads wider than 128 are computed in f32 all the same.
+    pub precision: Precision,
 }
 
 /// [`super::Upstream`], on the device.
@@ -123,13 +160,11 @@ pub fn forward(
     if inputs.n_queries == 0 {
         return Ok(());
     }
-    let launch = if inputs.are_queries_few() {
-        inputs.launch_of_few_queries()
-    } else {
-        let kernels = ["attention_forward_64", "attention_forward_128", "attention_forward_256"];
-        inputs.launch(kernels, inputs.n_queries, inputs.heads.n_heads)
+    let launch = |kernel| inputs.launch(kernel, inputs.n_queries, inputs.heads.n_heads).arg(out).arg(lse);
+    let launch = match inputs.are_queries_few() {
+        true => launch(inputs.of_width(&FEW_QUERIES)).size(inputs.rounds(&tensor::FORWARD).into()),
+        false => launch(inputs.kernel(&tensor::FORWARD, &FORWARD)),
     };
-    let launch = launch.arg(out).arg(lse);
     // SAFETY: the kernel's parameters, with the sizes checked above
     unsafe { launch.on(gpu) }
 }
@@ -158,23 +193,20 @@ pub fn backward(
     }
     if n_queries > 0 {
         let rows = n_queries * n_heads;
-        let launch = Launch::new(FILE, "attention_dots", rows.div_ceil(4), 128);
+        let launch = Launch::new("attention", "attention_dots", rows.div_ceil(4), 128);
         let launch = launch.arg(out).arg(d_out).arg(dots.lend()).size(rows).size(head_dim);
         // SAFETY: the kernel's parameters, with the sizes checked above
         unsafe { launch.on(gpu)? };
-        let kernels = [
-            "attention_backward_queries_64",
-            "attention_backward_queries_128",
-            "attention_backward_queries_256",
-        ];
-        let launch = inputs.launch(kernels, n_queries, n_heads).arg(lse).arg(dots.read()).arg(d_out);
+        let launch =
+            inputs.launch(inputs.kernel(&tensor::BACKWARD_QUERIES, &BACKWARD_QUERIES), n_queries, n_heads);
+        let launch = launch.arg(lse).arg(dots.read()).arg(d_out);
         // SAFETY: as above
         unsafe { launch.arg(d_q.data).size(d_q.stride).on(gpu)? };
     }
     if inputs.n_keys() > 0 {
-        let kernels =
-            ["attention_backward_keys_64", "attention_backward_keys_128", "attention_backward_keys_256"];
-        let launch = inputs.launch(kernels, inputs.n_keys(), n_kv_heads).arg(lse).arg(dots.read()).arg(d_out);
+        let launch =
+            inputs.launch(inputs.kernel(&tensor::BACKWARD_KEYS, &BACKWARD_KEYS), inputs.n_keys(), n_kv_heads);
+        let launch = launch.arg(lse).arg(dots.read()).arg(d_out);
         let launch = launch.arg(d_k.data).size(d_k.stride).arg(d_v.data).size(d_v.stride);
         // SAFETY: as above
         unsafe { launch.on(gpu)? };
@@ -217,14 +249,20 @@ impl Inputs<'_> {
         assert_eq!((out, lse), (rows * self.heads.head_dim, rows), "out and lse");
     }
 
-    /// The kernel for heads of this width, with a block per tile of `rows` and head.
-    fn launch(&self, kernels: [&'static str; 3], rows: usize, heads: usize) -> Launch {
-        let (kernel, tile) = match self.heads.head_dim {
-            ..=64 => (kernels[0], 32),
-            65..=128 => (kernels[1], 16),
-            _ => (kernels[2], 8),
-        };
-        self.with_args(Launch::new(FILE, kernel, rows.div_ceil(tile), (tile * SHARE) as u32).rows(heads))
+    /// The kernel for heads of this width.
+    fn of_width(&self, kernels: &[Kernel]) -> Kernel {
+        *kernels.iter().find(|of| self.heads.head_dim <= of.width).expect("the width was checked")
+    }
+
+    /// On tensor cores where that is asked for and there is one for this width.
+    fn kernel(&self, on_tensor_cores: &[Kernel], in_f32: &[Kernel]) -> Kernel {
+        self.of_width(if self.rounds(on_tensor_cores) { on_tensor_cores } else { in_f32 })
+    }
+
+    /// Whether factors are rounded: where that is asked for and these kernels are wide enough.
+    fn rounds(&self, on_tensor_cores: &[Kernel]) -> bool {
+        let fits = on_tensor_cores.iter().any(|of| self.heads.head_dim <= of.width);
+        fits && self.precision == Precision::Bf16
     }
 
     /// Whether a tile of queries would mostly be rows that see nothing of a tile of keys, or no rows: as in a step of generation.
@@ -232,21 +270,11 @@ impl Inputs<'_> {
         self.n_queries <= MOST_OF_FEW && 4 * self.n_queries <= self.n_keys()
     }
 
-    /// A block per query and head.
-    fn launch_of_few_queries(&self) -> Launch {
-        let kernel = match self.heads.head_dim {
-            ..=64 => "few_queries_forward_64",
-            65..=128 => "few_queries_forward_128",
-            _ => "few_queries_forward_256",
-        };
-        self.with_args(
-            Launch::new(FILE_OF_FEW_QUERIES, kernel, self.n_queries, THREADS_OF_FEW).rows(self.heads.n_heads),
-        )
-    }
-
-    /// With the parameters that all kernels begin with.
-    fn with_args(&self, launch: Launch) -> Launch {
+    /// A block per tile of rows and head, and the parameters that all kernels begin with.
+    fn launch(&self, kernel: Kernel, rows: usize, heads: usize) -> Launch {
         let Heads { n_heads, n_kv_heads, head_dim, scale } = self.heads;
+        let blocks = rows.div_ceil(kernel.rows);
+        let launch = Launch::new(kernel.file, kernel.name, blocks, kernel.threads as u32).rows(heads);
         let none = Arg::from(0u64);
         let reach = self.bias.map_or(0, |bias| bias.table.len() / n_heads / 2);
         let [query_positions, key_positions, table] = self.bias.map_or([none; 3], |bias| {

@@ -17,6 +17,7 @@ macro_rules! images {
 images![
     "activation",
     "attention",
+    "attention_bf16",
     "cross_entropy",
     "elementwise",
     "embedding",

@@ -26,6 +26,13 @@ DEVICE u32 rounded_pair(float low, float high) {
     return pair;
 }
 
+// 2^x, wrong by 2^-22 of it at most; zero where that is no normal number.
+DEVICE float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // An address as instructions for shared memory take it.
 DEVICE u32 shared_address(const void* p) { return u32(__cvta_generic_to_shared(p)); }
 
@@ -67,3 +74,50 @@ DEVICE void start_copy(u16* to, const u16* from, bool inside) {
 DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" : : : "memory"); }
 
 #endif
+
+// A factor of a product, as tensor cores would have it or as it is.
+DEVICE float factor(u16 x, bool) { return widened(x); }
+DEVICE float factor(float x, bool rounds) { return rounds ? __uint_as_float(rounded_pair(0.f, x) & 0xffff0000u) : x; }
+
+// ---- tiles in shared memory: rows of WIDTH numbers, a power of two from 32 on
+//
+// Eight numbers stay together. Where they lie in the row depends on the row: so eight of them below each other, which ldmatrix
+// reads at one time, lie in different banks; and so do those that threads write at one time, beside each other.
+
+template <u32 WIDTH>
+DEVICE u32 place(u32 row, u32 column) {
+    // all banks together are eight groups: of one row, or of several short ones
+    constexpr u32 ABREAST = WIDTH / 8 < 8 ? WIDTH / 8 : 8;
+    const u32 turn = row / (8 / ABREAST) % ABREAST;
+    return row * WIDTH + (column / 8 ^ turn) * 8 + column % 8;
+}
+
+struct alignas(8) TwoPairs {
+    u32 at[2];
+};
+
+DEVICE TwoPairs rounded(const Vec<4>& v) { return {{rounded_pair(v.at[0], v.at[1]), rounded_pair(v.at[2], v.at[3])}}; }
+
+// Small matrices of a tile, which begin at this row and column of it: A of 16 x 16; and two of B beside each other, 16 x 16 in all,
+// whose columns are rows of the tile, or whose rows are.
+template <u32 WIDTH>
+DEVICE void load_a(u32 (&a)[4], const u16* tile, u32 row, u32 column) {
+    const u32 lane = threadIdx.x % 32;
+    load_matrices(a, tile + place<WIDTH>(row + lane % 16, column + lane / 16 * 8));
+}
+
+template <u32 WIDTH>
+DEVICE void load_b_of_columns(u32 (&b)[2][2], const u16* tile, u32 row, u32 column) {
+    const u32 lane = threadIdx.x % 32;
+    u32 both[4];
+    load_matrices(both, tile + place<WIDTH>(row + lane / 16 * 8 + lane % 8, column + lane / 8 % 2 * 8));
+    for (u32 i = 0; i < 4; i++) b[i / 2][i % 2] = both[i];
+}
+
+template <u32 WIDTH>
+DEVICE void load_b_of_rows(u32 (&b)[2][2], const u16* tile, u32 row, u32 column) {
+    const u32 lane = threadIdx.x % 32;
+    u32 both[4];
+    load_matrices_transposed(both, tile + place<WIDTH>(row + lane % 16, column + lane / 16 * 8));
+    for (u32 i = 0; i < 4; i++) b[i / 2][i % 2] = both[i];
+}

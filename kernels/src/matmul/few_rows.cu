@@ -31,9 +31,6 @@ DEVICE Group<W, T> load_group(const T* p, u32 left) {
     }
 }
 
-DEVICE float factor(u16 x, bool) { return widened(x); }
-DEVICE float factor(float x, bool rounds) { return rounds ? __uint_as_float(rounded_pair(0.f, x) & 0xffff0000u) : x; }
-
 template <bool WHOLE, class T>
 DEVICE void of_columns(const float* a, const T* b, const Output& out, u32 k, bool rounds) {
     constexpr u32 W = 16 / sizeof(T);

@@ -12,17 +12,7 @@ constexpr u32 TILE = 128, STEPS = 32, THREADS = 256;
 // rows and columns of a warp, and the warps along a row of the tile
 constexpr u32 ROWS = 64, COLUMNS_OF_WARP = 32, WARPS_ABREAST = TILE / COLUMNS_OF_WARP;
 
-// ---- tiles in shared memory: rows of WIDTH numbers, STEPS or TILE
-//
-// Eight numbers stay together. Where they lie in the row depends on the row: so eight of them below each other, which ldmatrix
-// reads at one time, lie in different banks; and so do those that threads write at one time, beside each other.
-
-template <u32 WIDTH>
-DEVICE u32 place(u32 row, u32 column) {
-    // all banks together are two short rows, or half a long one
-    const u32 turn = WIDTH == STEPS ? row / 2 % 4 : row % 8;
-    return row * WIDTH + (column / 8 ^ turn) * 8 + column % 8;
-}
+// ---- tiles, of rows of STEPS or TILE numbers
 
 // A part of a matrix in memory that becomes a tile: from this row and column on, zeros where the matrix ends.
 template <class T>
@@ -60,19 +50,13 @@ DEVICE void fetch(const Part<T>& part, Fours& next) {
         next.at[i] = four<WHOLE>(part, threadIdx.x / ABREAST + i * (THREADS / ABREAST), threadIdx.x % ABREAST * 4);
 }
 
-struct alignas(8) TwoPairs {
-    u32 at[2];
-};
-
 template <u32 WIDTH>
 DEVICE void keep(const Fours& next, u16* tile) {
     constexpr u32 ABREAST = WIDTH / 4;
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
-        const float(&x)[4] = next.at[i].at;
-        const TwoPairs pairs = {{rounded_pair(x[0], x[1]), rounded_pair(x[2], x[3])}};
         const u32 line = threadIdx.x / ABREAST + i * (THREADS / ABREAST);
-        *reinterpret_cast<TwoPairs*>(tile + place<WIDTH>(line, threadIdx.x % ABREAST * 4)) = pairs;
+        *reinterpret_cast<TwoPairs*>(tile + place<WIDTH>(line, threadIdx.x % ABREAST * 4)) = rounded(next.at[i]);
     }
 }
 
@@ -96,23 +80,20 @@ typedef float Sums[4][4][4];
 // `row`, `column` and `step`: where it begins in the tiles.
 template <bool COLUMNS>
 DEVICE void multiply(const u16* tile_a, const u16* tile_b, u32 row, u32 column, u32 step, Sums& sums) {
-    const u32 lane = threadIdx.x % 32;
-    u32 a[4][4], b[4][2];
+    u32 a[4][4], b[2][2][2];
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) load_matrices(a[i], tile_a + place<STEPS>(row + 16 * i + lane % 16, step + lane / 16 * 8));
+    for (u32 i = 0; i < 4; i++) load_a<STEPS>(a[i], tile_a, row + 16 * i, step);
 #pragma unroll
-    for (u32 j = 0; j < 4; j += 2) {
-        u32 two[4];
+    for (u32 j = 0; j < 2; j++) {
         if (COLUMNS)
-            load_matrices(two, tile_b + place<STEPS>(column + 8 * j + lane / 16 * 8 + lane % 8, step + lane / 8 % 2 * 8));
+            load_b_of_columns<STEPS>(b[j], tile_b, column + 16 * j, step);
         else
-            load_matrices_transposed(two, tile_b + place<TILE>(step + lane % 16, column + 8 * j + lane / 16 * 8));
-        for (u32 of = 0; of < 4; of++) b[j + of / 2][of % 2] = two[of];
+            load_b_of_rows<TILE>(b[j], tile_b, step, column + 16 * j);
     }
 #pragma unroll
     for (u32 i = 0; i < 4; i++)
 #pragma unroll
-        for (u32 j = 0; j < 4; j++) multiply_add(sums[i][j], a[i], b[j]);
+        for (u32 j = 0; j < 4; j++) multiply_add(sums[i][j], a[i], b[j / 2][j % 2]);
 }
 
 // ---- what is written

@@ -94,7 +94,8 @@ pub enum Precision {
     /// Nothing is rounded.
     #[default]
     F32,
-    /// bf16: 8 bits of mantissa. Twice as fast where the CPU has dot products of bf16 (AVX-512-BF16).
+    /// bf16: 8 bits of mantissa. Twice as fast where the CPU has dot products of bf16 (AVX-512-BF16). A GPU multiplies so on
+    /// tensor cores, in attention too.
     Bf16,
 }
 

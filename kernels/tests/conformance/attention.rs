@@ -2,6 +2,7 @@
 
 use prompt_tuning_kernels::{
     attention::{self, Bias, Heads, Inputs, Mask, Rows, Upstream, reference},
+    matmul::Precision,
     testing::{Rng, Tolerance, close},
 };
 
@@ -109,6 +110,8 @@ pub(crate) struct Data {
     pub(crate) k: Vec<f32>,
     pub(crate) v: Vec<f32>,
     pub(crate) d_out: Vec<f32>,
+    /// Of a GPU; a CPU has f32 only.
+    pub(crate) precision: Precision,
 }
 
 /// A bias by distance.
@@ -156,7 +159,8 @@ impl Case {
             normals(seed + 3, n_keys * n_kv_heads * head_dim),
         );
         let heads = Heads { n_heads, n_kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() };
-        Data { heads, mask, bias: None, q, k, v, d_out: normals(seed + 4, t * n_heads * head_dim) }
+        let d_out = normals(seed + 4, t * n_heads * head_dim);
+        Data { heads, mask, bias: None, q, k, v, d_out, precision: Precision::F32 }
     }
 
     /// With a bias for distances up to `reach`.
@@ -192,8 +196,8 @@ impl Data {
             bias: self.bias(),
             n_queries: self.mask.queries,
         };
-        let (out, lse) = device.attention(inputs);
-        let upstream = Upstream { out: &out, lse: &lse, d_out: &self.d_out };
+        let (out, lse) = device.attention(inputs, self.precision);
+        let upstream = (Upstream { out: &out, lse: &lse, d_out: &self.d_out }, self.precision);
         let widths = [q_width, kv_width, kv_width];
         let [d_q, d_k, d_v] = if self.q.len() / q_width == self.k.len() / kv_width {
             device.attention_backward_side_by_side(inputs, upstream, widths)
@@ -202,13 +206,13 @@ impl Data {
         };
         let d_table = self.bias().map(|bias| {
             let mut d_table = vec![f32::NAN; bias.table.len()];
-            attention::backward_bias(inputs, upstream, &mut d_table);
+            attention::backward_bias(inputs, upstream.0, &mut d_table);
             d_table
         });
         Results { out, lse, d_q, d_k, d_v, d_table }
     }
 
-    fn bias(&self) -> Option<Bias<'_>> {
+    pub(crate) fn bias(&self) -> Option<Bias<'_>> {
         self.bias.as_ref().map(Relative::as_bias)
     }
 
@@ -262,6 +266,7 @@ fn hand_computed() {
             k: vec![0.0, ln3],
             v: vec![4.0, 8.0],
             d_out: vec![1.0, 2.0],
+            precision: Precision::F32,
         };
         let actual = data.run(device);
         let tol = Tolerance::both(1e-6);
@@ -287,7 +292,8 @@ fn hand_computed_bias() {
             table: vec![-(7f32.ln()), 0.0, 3f32.ln()],
         };
         let (q, k, v) = (vec![0.0; 2], vec![1.0, 1.0], vec![8.0, 16.0]);
-        let data = Data { heads, mask, bias: Some(bias), q, k, v, d_out: vec![1.0, 4.0] };
+        let (d_out, precision) = (vec![1.0, 4.0], Precision::F32);
+        let data = Data { heads, mask, bias: Some(bias), q, k, v, d_out, precision };
         let actual = data.run(device);
         let tol = Tolerance::both(1e-6);
         close(&actual.out, &[9.0, 10.0], tol)?;

@@ -1,25 +1,30 @@
 //! Where a NaN or an infinity in attention goes: to everyone who sees it, and to nobody else.
 
+use prompt_tuning_kernels::matmul::Precision;
+
 use crate::attention::{Case, Data, Results, Shape};
 use crate::device::{Device, on_every_device};
 
 /// A NaN in a query or a key reaches every query that sees it; it never passes for "sees nothing".
 #[test]
 fn nan_is_not_lost() {
-    on_every_device(&[1, 3, 40, 100], |device, &tokens| {
-        for in_key in [false, true] {
-            let mut data = Case { shape: Shape::Causal { tokens }, heads: (2, 1, 8), spread: 1.0 }.data(4);
-            match in_key {
-                true => data.k[0] = f32::NAN,
-                false => data.q.fill(f32::NAN),
-            }
-            let out = data.run(device).out;
-            if let Some(i) = out.iter().position(|x| !x.is_nan()) {
-                return Err(format!("{tokens} tokens, in a key: {in_key}: {} at {i}", out[i]));
-            }
+    on_every_device(&[1, 3, 40, 100], |device, &tokens| check_nan(device, tokens, Precision::F32));
+}
+
+fn check_nan(device: Device, tokens: usize, precision: Precision) -> Result<(), String> {
+    for in_key in [false, true] {
+        let case = Case { shape: Shape::Causal { tokens }, heads: (2, 1, 8), spread: 1.0 };
+        let mut data = Data { precision, ..case.data(4) };
+        match in_key {
+            true => data.k[0] = f32::NAN,
+            false => data.q.fill(f32::NAN),
         }
-        Ok(())
-    });
+        let out = data.run(device).out;
+        if let Some(i) = out.iter().position(|x| !x.is_nan()) {
+            return Err(format!("{tokens} tokens, in a key: {in_key}: {} at {i}", out[i]));
+        }
+    }
+    Ok(())
 }
 
 /// What holds the bad number.
@@ -43,8 +48,9 @@ struct Spoiled {
 const HEADS: (usize, usize, usize) = (2, 1, 20);
 
 impl Spoiled {
-    fn check(&self, device: Device) -> Result<(), String> {
-        let mut data = Case { shape: self.shape, heads: HEADS, spread: 1.0 }.data(4);
+    fn check(&self, device: Device, precision: Precision) -> Result<(), String> {
+        let case = Case { shape: self.shape, heads: HEADS, spread: 1.0 };
+        let mut data = Data { precision, ..case.data(4) };
         let clean = data.run(device);
         let (queries, keys) = self.reached(&data);
         let (x, width) = match self.place {
@@ -99,8 +105,7 @@ impl Spoiled {
     }
 }
 
-#[test]
-fn a_bad_number_stays_with_those_that_see_it() {
+fn spoiled() -> Vec<Spoiled> {
     let shapes = [
         // two sequences of three tokens, in one tile
         Shape::Rows { shared: 0, rows: 2, len: 3 },
@@ -114,5 +119,26 @@ fn a_bad_number_stays_with_those_that_see_it() {
             cases.extend([1, 3, 5].map(|row| Spoiled { shape, place, row, number }));
         }
     }
-    on_every_device(&cases, |device, case| case.check(device));
+    cases
+}
+
+#[test]
+fn a_bad_number_stays_with_those_that_see_it() {
+    on_every_device(&spoiled(), |device, case| case.check(device, Precision::F32));
+}
+
+#[cfg(feature = "cuda")]
+mod on_tensor_cores {
+    use super::*;
+    use crate::device::on_the_gpu;
+
+    #[test]
+    fn nan_is_not_lost() {
+        on_the_gpu(&[1, 3, 40, 100], |device, &tokens| check_nan(device, tokens, Precision::Bf16));
+    }
+
+    #[test]
+    fn a_bad_number_stays_with_those_that_see_it() {
+        on_the_gpu(&spoiled(), |device, case| case.check(device, Precision::Bf16));
+    }
 }

@@ -5,6 +5,8 @@
 
 mod activation;
 mod attention;
+#[cfg(feature = "cuda")]
+mod attention_bf16;
 mod attention_nan;
 mod cross_entropy;
 mod device;

@@ -96,6 +96,36 @@ fn pairs_are_rounded_to_the_nearest_and_ties_to_even() {
     }
 }
 
+#[test]
+fn powers_of_two_are_near_and_never_subnormal() {
+    let mut x: Vec<f32> = Rng(6).normals(26).iter().map(|x| 20.0 * x).collect();
+    x.extend([0.0, -126.5, f32::MIN, f32::NEG_INFINITY, f32::INFINITY, f32::NAN]);
+    for host in hosts() {
+        let mut out = vec![9.0f32; 32];
+        launch(&host, "powers_of_two", 32, [read(&x).into(), write(&mut out).into()]).unwrap();
+        for (&x, &y) in x.iter().zip(&out) {
+            let exact = f64::from(x).exp2();
+            let expected = if exact < f64::from(f32::MIN_POSITIVE) { 0.0 } else { exact };
+            let is_near = (f64::from(y) - expected).abs() <= expected * 2f64.powi(-22);
+            assert!(is_near || f64::from(y) == expected || y.is_nan() && x.is_nan(), "{host:?} {x}: {y}");
+        }
+    }
+}
+
+#[test]
+fn a_condition_of_one_thread_is_known_to_the_block() {
+    for host in hosts() {
+        for (first, second) in [(None, Some(63)), (Some(0), None), (Some(40), Some(7)), (None, None)] {
+            let mut x = vec![0u32; 128];
+            first.into_iter().chain(second.map(|i| i + 64)).for_each(|i: usize| x[i] = 1);
+            let mut out = vec![9u32; 128];
+            launch(&host, "any_of_a_block", 64, [read(&x).into(), write(&mut out).into()]).unwrap();
+            let expected = [first, second].map(|i| vec![u32::from(i.is_some()); 64]).concat();
+            assert_eq!(out, expected, "{host:?} {first:?} {second:?}");
+        }
+    }
+}
+
 /// What two rounds of 64 groups become when each moves one place down; the last four of a round are zeros.
 fn moved(x: &[u16]) -> Vec<u16> {
     let group = |round: usize, i: usize| {

@@ -34,6 +34,18 @@ extern "C" __global__ void rounded_pairs(const float* x, u32* out) {
 }
 EXPORT(rounded_pairs)
 
+extern "C" __global__ void powers_of_two(const float* x, float* out) { out[threadIdx.x] = power_of_two(x[threadIdx.x]); }
+EXPORT(powers_of_two)
+
+// whether some thread's number is not zero, twice: of x, and of what comes 64 later
+extern "C" __global__ void any_of_a_block(const u32* x, u32* out) {
+    for (u32 round = 0; round < 2; round++) {
+        const bool any = __syncthreads_or(x[64 * round + threadIdx.x] != 0);
+        out[64 * round + threadIdx.x] = any;
+    }
+}
+EXPORT(any_of_a_block)
+
 // y[i] = x[i + 1] by groups of eight, and zeros at the end; twice through the same memory
 template <bool WAITS, bool WAITS_FOR_READERS>
 DEVICE void copied(const u16* x, u16* y) {

@@ -269,25 +269,30 @@ void wait_for_copies() {
 
 static u32 at_barrier;
 static const char* barrier_place;
+static bool any_so_far, any_of_last;  // of the conditions; of the last barrier, nobody can be at another before all have read it
 
 static void release_if_all_are_here() {
     if (at_barrier == 0 || at_barrier < alive) return;
     moved = true;
     at_barrier = 0;
+    any_of_last = any_so_far;
+    any_so_far = false;
     for (Thread& thread : threads)
         if (thread.state == AT_BARRIER) thread.state = READY;
 }
 
-void barrier(const char* where) {
+bool barrier(const char* where, bool condition) {
     Thread& me = threads[running];
     if (at_barrier == 0) barrier_place = where;
     // the GPU would let them pass, but nobody means that
     if (std::strcmp(barrier_place, where) != 0) fail("threads of a block are at barriers %s and %s", where, barrier_place);
     at_barrier++;
+    any_so_far |= condition;
     me.state = AT_BARRIER;
     me.at = where;
     release_if_all_are_here();
     if (me.state == AT_BARRIER) wait();
+    return any_of_last;
 }
 
 // ---- a block: a fiber for each thread, until all have ended
@@ -354,6 +359,7 @@ static void run_block(dim3 grid, dim3 size, dim3 block) {
     threads.assign(n, Thread{});
     alive = n;
     at_barrier = 0;
+    any_so_far = false;
     std::memset(shared.begin, 0xff, size_t(shared.end - shared.begin));
     if (n_dynamic > 0) std::memset(dynamic, 0xff, sizeof dynamic);
     begin_block(n);

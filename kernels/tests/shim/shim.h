@@ -48,7 +48,7 @@ extern Place* here;  // of the fiber that runs
 
 // ---- waiting for others; `where` and `what` are for messages
 
-void barrier(const char* where);
+bool barrier(const char* where, bool condition);  // whether that of any thread holds
 void meet(u32 lanes, const char* what);           // all `lanes` of the warp come to the same operation
 u32 lane();
 unsigned char* mailbox(u32 lane);                 // 32 bytes of each lane of this warp, for the operation it is at
@@ -114,7 +114,8 @@ unsigned char* dynamic_shared();
 
 #define SHIM_TEXT_OF(x) #x
 #define SHIM_TEXT(x) SHIM_TEXT_OF(x)
-#define __syncthreads() ::shim::barrier(__FILE__ ":" SHIM_TEXT(__LINE__))
+#define __syncthreads() ((void)::shim::barrier(__FILE__ ":" SHIM_TEXT(__LINE__), false))
+#define __syncthreads_or(condition) ::shim::barrier(__FILE__ ":" SHIM_TEXT(__LINE__), condition)
 #define __syncwarp() ::shim::meet(0xffffffffu, "__syncwarp")
 #define __shfl_sync(lanes, value, from) ::shim::shuffle(lanes, value, from, "__shfl_sync")
 #define __shfl_xor_sync(lanes, value, mask) ::shim::shuffle(lanes, value, ::shim::lane() ^ (mask), "__shfl_xor_sync")

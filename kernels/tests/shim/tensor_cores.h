@@ -44,6 +44,11 @@ inline void rows_of_matrices(const u16* mine, const u16* (&rows)[32], const char
 
 inline u32 rounded_pair(float low, float high) { return shim::rounded(low) | u32(shim::rounded(high)) << 16; }
 
+inline float power_of_two(float x) {
+    const float y = std::exp2(x);
+    return y < __uint_as_float(0x00800000) ? 0.f : y;
+}
+
 inline void multiply_add(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     using namespace shim;
     Factors mine;

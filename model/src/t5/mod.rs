@@ -277,7 +277,8 @@ impl Attention {
         let q = linear(tape, &wanted(&n), &self.q, None);
         let k = linear(tape, &n, &self.k, None);
         let v = linear(tape, &n, &self.v, None);
-        let mixed = attention(tape, Qkv::Split(&q, &k, &v), self.heads, pass.relation.clone(), cache);
+        let layer = self.o.attention(self.heads);
+        let mixed = attention(tape, Qkv::Split(&q, &k, &v), layer, pass.relation.clone(), cache);
         linear(tape, &mixed, &self.o, Some(&wanted(x)))
     }
 
@@ -292,11 +293,12 @@ impl Attention {
     ) -> Value {
         let q = linear(tape, &self.layer_norm.forward(tape, x), &self.q, None);
         let keys_and_values = || (linear(tape, states, &self.k, None), linear(tape, states, &self.v, None));
+        let layer = self.o.attention(self.heads);
         let mixed = match cache {
-            Some(cache) => cache.attend_fixed(&q, keys_and_values, self.heads, &mask.into()),
+            Some(cache) => cache.attend_fixed(&q, keys_and_values, layer, &mask.into()),
             None => {
                 let (k, v) = keys_and_values();
-                ops::attention(tape, Qkv::Split(&q, &k, &v), self.heads, mask)
+                ops::attention(tape, Qkv::Split(&q, &k, &v), layer, mask)
             }
         };
         linear(tape, &mixed, &self.o, Some(x))

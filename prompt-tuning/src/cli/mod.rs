@@ -83,7 +83,7 @@ struct Common {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Arithmetic of the matrix products: f32, or factors rounded to bf16 with sums in f32 (faster on CPUs with
-    /// AVX-512-BF16; about three digits)
+    /// AVX-512-BF16; about three digits). On a GPU those of attention too
     #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "P")]
     precision: Precision,
     /// Where to compute

@@ -2,6 +2,7 @@
 
 use kernels::Isa;
 use kernels::attention::{self as kernel, Gradients, Heads, Rows, RowsMut};
+use kernels::matmul::Precision;
 
 use crate::{Intervals, Tensor};
 
@@ -40,6 +41,8 @@ pub struct Inputs<'a> {
     pub mask: &'a Intervals,
     /// What is added to the scores, if anything.
     pub bias: Option<Bias<'a>>,
+    /// What a GPU rounds the factors of its products to; a CPU computes in f32.
+    pub precision: Precision,
 }
 
 /// What the forward pass left and what comes from above.
@@ -226,6 +229,7 @@ mod on_gpu {
                     table: table.slice(),
                 }),
                 n_queries: self.n_queries(),
+                precision: self.precision,
             })
         }
 

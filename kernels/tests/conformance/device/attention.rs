@@ -1,6 +1,7 @@
 //! Attention of every device.
 
 use prompt_tuning_kernels::attention::{self, Gradients, Inputs, RowsMut, Upstream};
+use prompt_tuning_kernels::matmul::Precision;
 
 #[cfg(feature = "cuda")]
 use super::cuda::{Host, read, write};
@@ -8,14 +9,18 @@ use super::{Device, unwritten};
 
 impl Device {
     /// `(out, lse)`
-    pub(crate) fn attention(self, inputs: Inputs) -> (Vec<f32>, Vec<f32>) {
+    pub(crate) fn attention(self, inputs: Inputs, precision: Precision) -> (Vec<f32>, Vec<f32>) {
         let rows = inputs.n_queries * inputs.heads.n_heads;
         let (mut out, mut lse) = (unwritten(rows * inputs.heads.head_dim), unwritten(rows));
         match self {
-            Device::Cpu(isa) => attention::forward(isa, inputs, &mut out, &mut lse),
+            Device::Cpu(isa) => {
+                assert_eq!(precision, Precision::F32, "the CPU has no other");
+                attention::forward(isa, inputs, &mut out, &mut lse);
+            }
             #[cfg(feature = "cuda")]
             Device::Cuda(host) => {
-                attention::cuda::forward(&host, on_device(inputs), write(&mut out), write(&mut lse)).unwrap();
+                let inputs = on_device(inputs, precision);
+                attention::cuda::forward(&host, inputs, write(&mut out), write(&mut lse)).unwrap();
             }
         }
         (out, lse)
@@ -25,7 +30,7 @@ impl Device {
     pub(crate) fn attention_backward(
         self,
         inputs: Inputs,
-        upstream: Upstream,
+        (upstream, precision): (Upstream, Precision),
         widths: [usize; 3],
     ) -> [Vec<f32>; 3] {
         let n_keys = inputs.mask.begin.len();
@@ -44,7 +49,7 @@ impl Device {
             Device::Cuda(host) => {
                 let places =
                     [(&mut d_q[..], widths[0]), (&mut d_k[..], widths[1]), (&mut d_v[..], widths[2])];
-                backward(&host, inputs, upstream, places);
+                backward(&host, on_device(inputs, precision), upstream, places);
             }
         }
         [d_q, d_k, d_v]
@@ -54,7 +59,7 @@ impl Device {
     pub(crate) fn attention_backward_side_by_side(
         self,
         inputs: Inputs,
-        upstream: Upstream,
+        (upstream, precision): (Upstream, Precision),
         widths: [usize; 3],
     ) -> [Vec<f32>; 3] {
         let width: usize = widths.iter().sum();
@@ -70,6 +75,7 @@ impl Device {
                 let firsts = [0, widths[0], widths[0] + widths[1]];
                 let mut parts = firsts.map(|first| all[first.min(all.len())..].to_vec());
                 let [q, k, v] = &mut parts;
+                let inputs = on_device(inputs, precision);
                 backward(&host, inputs, upstream, [(q, width), (k, width), (v, width)]);
                 for ((part, first), own) in parts.iter().zip(firsts).zip(widths) {
                     for (row, part) in all.chunks_mut(width).zip(part.chunks(width)) {
@@ -88,7 +94,7 @@ impl Device {
 }
 
 #[cfg(feature = "cuda")]
-fn on_device(inputs: Inputs<'_>) -> attention::cuda::Inputs<'_> {
+fn on_device(inputs: Inputs<'_>, precision: Precision) -> attention::cuda::Inputs<'_> {
     use attention::cuda::{Bias, Mask, Rows};
     fn of(rows: attention::Rows<'_>) -> Rows<'_> {
         Rows { data: read(rows.data), stride: rows.stride }
@@ -105,16 +111,22 @@ fn on_device(inputs: Inputs<'_>) -> attention::cuda::Inputs<'_> {
             table: read(bias.table),
         }),
         n_queries: inputs.n_queries,
+        precision,
     }
 }
 
 /// Into three slices with their strides.
 #[cfg(feature = "cuda")]
-fn backward(host: &Host, inputs: Inputs, upstream: Upstream, [q, k, v]: [(&mut [f32], usize); 3]) {
+fn backward(
+    host: &Host,
+    inputs: attention::cuda::Inputs,
+    upstream: Upstream,
+    [q, k, v]: [(&mut [f32], usize); 3],
+) {
     let mut dots = unwritten(upstream.lse.len());
     let rows = |(data, stride)| attention::cuda::RowsMut { data: write(data), stride };
     let gradients = attention::cuda::Gradients { d_q: rows(q), d_k: rows(k), d_v: rows(v) };
     let Upstream { out, lse, d_out } = upstream;
     let upstream = attention::cuda::Upstream { out: read(out), lse: read(lse), d_out: read(d_out) };
-    attention::cuda::backward(host, on_device(inputs), upstream, write(&mut dots), gradients).unwrap();
+    attention::cuda::backward(host, inputs, upstream, write(&mut dots), gradients).unwrap();
 }

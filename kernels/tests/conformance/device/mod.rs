@@ -35,18 +35,34 @@ impl Device {
 
 /// Runs `check` for every device and case, and shows the first three failures.
 pub(crate) fn on_every_device<C: Debug>(cases: &[C], check: impl Fn(Device, &C) -> Result<(), String>) {
-    let mut failures = Vec::new();
-    for (i, case) in cases.iter().enumerate() {
-        let mut on = |device: Device| {
-            if let Err(why) = check(device, case) {
-                failures.push(format!("{} {case:?}: {why}", device.name()));
-            }
-        };
-        Isa::available().into_iter().map(Device::Cpu).for_each(&mut on);
+    on_devices(cases, check, |i, on| {
+        Isa::available().into_iter().map(Device::Cpu).for_each(&mut *on);
         #[cfg(feature = "cuda")]
         cuda::on_schedules(i, |host| on(Device::Cuda(host)));
         #[cfg(not(feature = "cuda"))]
         let _ = i;
+    });
+}
+
+/// The same for what only a GPU has.
+#[cfg(feature = "cuda")]
+pub(crate) fn on_the_gpu<C: Debug>(cases: &[C], check: impl Fn(Device, &C) -> Result<(), String>) {
+    on_devices(cases, check, |i, on| cuda::on_schedules(i, |host| on(Device::Cuda(host))));
+}
+
+/// `devices` calls what it is given with each device of case number `i`.
+fn on_devices<C: Debug>(
+    cases: &[C],
+    check: impl Fn(Device, &C) -> Result<(), String>,
+    devices: impl Fn(usize, &mut dyn FnMut(Device)),
+) {
+    let mut failures = Vec::new();
+    for (i, case) in cases.iter().enumerate() {
+        devices(i, &mut |device| {
+            if let Err(why) = check(device, case) {
+                failures.push(format!("{} {case:?}: {why}", device.name()));
+            }
+        });
     }
     let n = failures.len();
     failures.truncate(3);
