@@ -233,8 +233,8 @@ impl Kept {
                 self.append([(qkv, 1), (qkv, 2)], width);
                 match wanted {
                     Some(wanted) => {
-                        let (narrow, rows) = narrow(qkv, width, wanted.iter().copied(), 0);
-                        self.look(Columns::all(&narrow.take_rows(&rows)), layer, relation)
+                        let rows = rows::places(wanted.iter().copied(), 3, 0..1);
+                        self.look(Columns::all(&rows::cut(qkv, width).take_rows(&rows)), layer, relation)
                     }
                     None => self.look(Columns::all(qkv), layer, relation),
                 }
@@ -253,8 +253,8 @@ impl Kept {
     /// Appends a group of `width` columns of each row of a tensor of keys and of one of values.
     fn append(&mut self, groups: [(&Tensor, usize); 2], width: usize) {
         for (to, (from, group)) in [&mut self.k, &mut self.v].into_iter().zip(groups) {
-            let (narrow, rows) = narrow(from, width, 0..from.rows() as u32, group);
-            to.append(&narrow, &rows);
+            let rows = rows::places(0..from.rows() as u32, from.width() / width, group..group + 1);
+            to.append(&rows::cut(from, width), &rows);
         }
     }
 }
@@ -278,13 +278,6 @@ impl Growing {
     fn numbers(&self) -> &[f32] {
         self.room.as_ref().map_or(&[], |room| &room.f32s()[..self.len * room.width()])
     }
-}
-
-/// A matrix of groups of `width` columns as one of that width; and the numbers that a group of some rows have there.
-fn narrow(x: &Tensor, width: usize, rows: impl Iterator<Item = u32>, group: usize) -> (Tensor, Vec<u32>) {
-    let groups = x.width() / width;
-    let rows = rows.map(|row| row * groups as u32 + group as u32).collect();
-    (x.reshaped(&[x.rows() * groups, width]), rows)
 }
 
 /// The numbers of a value that needs no gradient. Panics for another: a gradient would be lost silently.

@@ -15,6 +15,7 @@ use kernels::matmul::Precision;
 pub use tensor::Intervals;
 use tensor::Tensor;
 use tensor::ops::attention::{self as op, Bias, Columns, Inputs, Upstream};
+use tensor::ops::rows::{cut, places};
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
@@ -108,10 +109,9 @@ pub fn attention(
     })
 }
 
-/// The queries of some rows. Three rows as wide as they are make one of `qkv`.
+/// The queries of some rows, the first of three groups of columns.
 fn take_queries(qkv: &Tensor, heads: Heads, rows: &[u32]) -> Tensor {
-    let narrow = qkv.reshaped(&[3 * qkv.rows(), heads.n_heads * heads.head_dim]);
-    narrow.take_rows(&rows.iter().map(|row| 3 * row).collect::<Vec<u32>>())
+    cut(qkv, heads.n_heads * heads.head_dim).take_rows(&places(rows.iter().copied(), 3, 0..1))
 }
 
 enum Tensors {

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use tensor::Tensor;
-use tensor::ops::rows::{gather, scatter};
+use tensor::ops::rows::{cut, gather, places, scatter};
 
 use crate::{Gradients, NodeId, Op, Tape, Value};
 
@@ -44,7 +44,7 @@ pub fn beside(tape: &Tape, left: &Value, right: &Value) -> Value {
     let widths = parts.map(|v| v.tensor().width());
     let rows = left.tensor().rows();
     let width = divisor(widths);
-    let [narrow_left, narrow_right] = parts.map(|v| narrow(v.tensor(), width));
+    let [narrow_left, narrow_right] = parts.map(|v| cut(v.tensor(), width));
     let [of_left, of_right] = widths.map(|of_part| (of_part / width) as u32);
     let behind = narrow_left.rows() as u32;
     let row =
@@ -85,8 +85,8 @@ impl Op for Columns {
         let Columns { node, width, at } = *self;
         grads.add(node, || {
             let piece = divisor([width, at.start, at.len()]);
-            let places = pieces(d_y.rows(), width / piece, at.start / piece..at.end / piece);
-            let d_x = scatter(&narrow(&d_y, piece), &places, &[d_y.rows() * width / piece, piece], None);
+            let places = places(0..d_y.rows() as u32, width / piece, at.start / piece..at.end / piece);
+            let d_x = scatter(&cut(&d_y, piece), &places, &[d_y.rows() * width / piece, piece], None);
             d_x.reshaped(&[d_y.rows(), width])
         });
     }
@@ -94,8 +94,8 @@ impl Op for Columns {
 
 fn take(x: &Tensor, at: Range<usize>) -> Tensor {
     let piece = divisor([x.width(), at.start, at.len()]);
-    let places = pieces(x.rows(), x.width() / piece, at.start / piece..at.end / piece);
-    gather(&narrow(x, piece), None, &places).reshaped(&[x.rows(), at.len()])
+    let places = places(0..x.rows() as u32, x.width() / piece, at.start / piece..at.end / piece);
+    gather(&cut(x, piece), None, &places).reshaped(&[x.rows(), at.len()])
 }
 
 /// The widest piece of which all these widths are made.
@@ -108,14 +108,4 @@ fn divisor<const N: usize>(widths: [usize; N]) -> usize {
         a
     };
     widths.into_iter().fold(0, common).max(1)
-}
-
-/// The same numbers, a piece of this width in each row.
-fn narrow(x: &Tensor, width: usize) -> Tensor {
-    x.reshaped(&[x.len() / width, width])
-}
-
-/// Numbers of some of the pieces of each row, of which each has `of`.
-fn pieces(rows: usize, of: usize, some: Range<usize>) -> Vec<u32> {
-    (0..rows).flat_map(|row| some.clone().map(move |piece| (row * of + piece) as u32)).collect()
 }

@@ -315,7 +315,7 @@ fn optimizer_cases(n: usize) -> Vec<Case> {
     vec![
         Case { make: Box::new(adam), ..of_tensors("AdamW", [&shape], 6 * n, same) },
         Case { make: Box::new(descent), ..of_tensors("SGD", [&shape], 2 * n, same) },
-        of_tensors("sum of squares", [&shape], 0, |[x]| {
+        of_tensors("sum of squares", [&shape], 0, |x| {
             vec![Tensor::from_vec(&[1], vec![optim::sum_of_squares(x) as f32])]
         }),
     ]

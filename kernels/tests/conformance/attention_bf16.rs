@@ -115,9 +115,9 @@ fn within(actual: &[f32], expected: &[f64], bound: &[f64], of_sums: f64) -> Resu
     let wrong =
         actual.iter().zip(expected).zip(bound).enumerate().find(|(_, ((actual, expected), bound))| {
             let difference = (f64::from(**actual) - **expected).abs();
+            let is_near = difference <= **bound * (1.0 + 3.0 * ROUNDING) + of_sums * largest;
             // minus infinity is the sum of nothing
-            f64::from(**actual) != **expected
-                && !(difference <= **bound * (1.0 + 3.0 * ROUNDING) + of_sums * largest)
+            f64::from(**actual) != **expected && !is_near
         });
     wrong.map_or(Ok(()), |(i, ((actual, expected), bound))| {
         Err(format!("number {i} is {actual}, not {expected} +- {bound:e}"))

@@ -63,6 +63,9 @@ pub struct Costs {
     pub memory: Option<Spread>,
 }
 
+/// One of the [`Costs`].
+type Share = fn(&Costs) -> Option<Spread>;
+
 impl Scale {
     /// Of comparisons over the same rows, and of others of which only what training costs is of interest, as models with
     /// random weights.
@@ -154,7 +157,7 @@ impl Scale {
 
     fn costs(&self) -> Option<Figure> {
         let models: Vec<&OfModel> = self.models.iter().collect();
-        let panel = |(name, cost): (&str, fn(&Costs) -> Option<Spread>)| {
+        let panel = |(name, cost): (&str, Share)| {
             let of = |model: &OfModel, group: &Group| {
                 model.costs.iter().find(|costs| costs.method == group.method).and_then(cost)
             };
@@ -162,7 +165,7 @@ impl Scale {
         };
         let caption = "What training the prompt needed, of what training all weights of the same model needed. Band: one standard \
                        deviation to each side.";
-        let panels: [(&str, fn(&Costs) -> Option<Spread>); 3] = [
+        let panels: [(&str, Share); 3] = [
             ("arithmetic in products with weights", |costs| costs.arithmetic),
             ("time of the middle step", |costs| costs.time),
             ("memory of the process", |costs| costs.memory),

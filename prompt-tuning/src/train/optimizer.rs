@@ -73,7 +73,7 @@ impl Optimizer {
 
 /// Scales the gradient down to norm `max` when it is longer; returns the norm it had, over all parameters.
 pub fn clip(grads: &mut [Tensor], max: Option<f32>) -> f32 {
-    let norm = grads.iter().map(optim::sum_of_squares).sum::<f64>().sqrt() as f32;
+    let norm = optim::sum_of_squares(grads).sqrt() as f32;
     if let Some(max) = max
         && norm > max
     {

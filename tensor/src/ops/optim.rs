@@ -35,16 +35,22 @@ pub fn adafactor(settings: Adafactor, step: u64, grad: &Tensor, [param, row, col
     kernel::adafactor(Isa::best(), settings, step, param, grad.f32s(), FactoredMoments { row, col });
 }
 
-/// The sum of all squares.
-pub fn sum_of_squares(x: &Tensor) -> f64 {
-    on_gpu!(|gpu| &[x] => {
-        let n = elementwise::cuda::squares(x.len());
-        let sums = gpu.one(&[n], |sums| {
-            elementwise::cuda::sums_of_squares(gpu.launcher(), gpu.read(x)?.slice(), sums)
+/// The sum of the squares of all numbers of all tensors. They are on one device; from a GPU something is read back once.
+pub fn sum_of_squares(all: &[Tensor]) -> f64 {
+    on_gpu!(|gpu| &all.iter().collect::<Vec<_>>() => {
+        let parts = |x: &Tensor| elementwise::cuda::squares(x.len());
+        let sums = gpu.one(&[all.iter().map(parts).sum()], |mut sums| {
+            let mut from = 0;
+            for x in all {
+                let to = from + parts(x);
+                elementwise::cuda::sums_of_squares(gpu.launcher(), gpu.read(x)?.slice(), sums.lend().part(from..to))?;
+                from = to;
+            }
+            Ok(())
         });
         sums.f32s().iter().map(|&x| f64::from(x)).sum()
     });
-    elementwise::sum_of_squares(x.f32s())
+    all.iter().map(|x| elementwise::sum_of_squares(x.f32s())).sum()
 }
 
 /// Multiplies all numbers by `factor`.

@@ -1,5 +1,7 @@
 //! Rows picked from tables, and their gradients put back.
 
+use std::ops::Range;
+
 use kernels::embedding;
 #[cfg(feature = "cuda")]
 use kernels::matmul::cuda::Elements;
@@ -53,6 +55,18 @@ pub fn put(table: &mut Tensor, first: usize, from: &Tensor, rows: &[u32]) {
     for (to, &row) in table.make_mut()[at].chunks_exact_mut(width.max(1)).zip(rows) {
         to.copy_from_slice(&from.f32s()[row as usize * width..][..width]);
     }
+}
+
+/// A matrix cut into groups of `width` columns, which lie below each other then: `[T, C]` as `[T C / width, width]`, the same
+/// numbers. So columns are rows too; [`places`] says which.
+pub fn cut(x: &Tensor, width: usize) -> Tensor {
+    x.reshaped(&[x.len() / width, width])
+}
+
+/// In a matrix that was [`cut`] into `of` groups a row: where some of the groups of these rows are.
+pub fn places(rows: impl IntoIterator<Item = u32>, of: usize, some: Range<usize>) -> Vec<u32> {
+    let place = |row, group| (row as usize * of + group) as u32;
+    rows.into_iter().flat_map(|row| some.clone().map(move |group| place(row, group))).collect()
 }
 
 /// `x[t] + table[rows[t]]`
