@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Common;
 use super::session::{PromptedModel, Session};
 use crate::error::{Error, Result};
-use crate::fill_mask::{Choice, Filled, fill};
+use crate::fill_mask::{Choice, fill};
 use crate::soft_prompt::SoftPrompt;
 
 /// Arguments of `fill-mask`.
@@ -51,13 +51,23 @@ fn fill_one(args: &FillMaskArgs, session: &Session, prompt: Option<&SoftPrompt>,
     let tokenizer = session.tokenizer()?;
     let no_mask = || Error::Input(format!("the tokenizer of `{}` has no mask token", args.on.model));
     let mask = tokenizer.mask().ok_or_else(no_mask)?;
-    let name = |id: u32| tokenizer.token(id).unwrap_or_else(|| format!("#{id}"));
+    // as it reads in a text; one of the vocabulary that is no text alone, as part of a character, by its name
+    let name = |id: u32| {
+        let read = tokenizer.decode(&[id], false).ok().filter(|text| is_whole(text));
+        read.or_else(|| tokenizer.token(id)).unwrap_or_else(|| format!("#{id}"))
+    };
     let ids = tokenizer.encode(text, true)?;
     if !ids.contains(&mask) {
         return Err(Error::Input(format!("the text {text:?} has no {} to fill", name(mask))));
     }
     let filled = fill(&session.model, prompt, &ids, mask, args.top)?;
-    let written = write_in(text, &name(mask), &filled, name);
+    let together = |ids: &[u32]| tokenizer.decode(ids, false).unwrap_or_default();
+    let written = write_in(text, &name(mask), &filled.joint, |ids| {
+        match ids.iter().all(|&id| is_whole(&together(&[id]))) {
+            true => ids.iter().map(|&id| name(id).trim_start_matches("##").to_string()).collect(),
+            false => together(ids),
+        }
+    });
     if args.common.json {
         let choice =
             |c: &Choice| json!({ "id": c.token, "token": name(c.token), "probability": c.probability });
@@ -69,19 +79,56 @@ fn fill_one(args: &FillMaskArgs, session: &Session, prompt: Option<&SoftPrompt>,
         }));
     }
     for (i, top) in filled.top.iter().enumerate() {
-        let list: Vec<_> = top.iter().map(|c| format!("{} {:.4}", name(c.token), c.probability)).collect();
+        let list: Vec<_> =
+            top.iter().map(|c| format!("{} {:.4}", name(c.token).trim(), c.probability)).collect();
         super::print_line(&format!("mask {}  {}", i + 1, list.join("  ")))?;
     }
     super::print_line(&format!("filled  {written}  (log p {:.4})", filled.log_prob))
 }
 
-/// The text with the joint filling in place of its masks.
-fn write_in(text: &str, mask: &str, filled: &Filled, name: impl Fn(u32) -> String) -> String {
+/// Whether tokens make whole characters.
+fn is_whole(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER)
+}
+
+/// The text with the joint filling in place of its masks: those side by side are read together, and a token that brings its own space
+/// does not double one.
+fn write_in(text: &str, mask: &str, joint: &[u32], read: impl Fn(&[u32]) -> String) -> String {
     let mut parts = text.split(mask);
     let mut written = parts.next().unwrap_or_default().to_string();
-    for (part, &id) in parts.zip(&filled.joint) {
-        written.push_str(name(id).trim_start_matches("##"));
+    let (parts, mut from) = (parts.collect::<Vec<_>>(), 0);
+    for (i, part) in parts.iter().enumerate().take(joint.len()) {
+        if part.is_empty() && i + 1 < joint.len() {
+            continue;
+        }
+        let filling = read(&joint[from..=i]);
+        from = i + 1;
+        match written.ends_with(char::is_whitespace) || written.is_empty() {
+            true => written.push_str(filling.trim_start()),
+            false => written.push_str(&filling),
+        }
         written.push_str(part);
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::write_in;
+
+    #[test]
+    fn fillings_are_read_as_text() {
+        let read = |ids: &[u32]| ids.iter().map(|&id| ["a", " b", "c"][id as usize]).collect::<String>();
+        assert_eq!(write_in("x [MASK].", "[MASK]", &[1], read), "x b.");
+        assert_eq!(write_in("x[MASK].", "[MASK]", &[1], read), "x b.");
+        assert_eq!(write_in("[MASK][MASK] y [MASK]", "[MASK]", &[1, 2, 0], read), "bc y a");
+        assert_eq!(write_in("[MASK]", "[MASK]", &[0], read), "a");
+        let pieces = std::cell::Cell::new(0);
+        let count = |ids: &[u32]| {
+            pieces.set(pieces.get().max(ids.len()));
+            String::new()
+        };
+        write_in("[MASK][MASK]y[MASK]", "[MASK]", &[1, 2, 0], count);
+        assert_eq!(pieces.get(), 2, "those side by side, together");
+    }
 }
