@@ -44,7 +44,12 @@ def main():
     config = json.loads((a.model / "config.json").read_text())
     if "num_hidden_layers" not in config or config.get("model_type") != "llama":
         parser.error(f"{a.model} is no Llama")
-    tensors, dtype = tensors_of(a.model / "model.safetensors")
+    path = a.model / "model.safetensors"
+    if not path.is_file():
+        parser.error(f"{path} is not there: a model in one file is needed")
+    tensors, dtype = tensors_of(path)
+    if dtype not in shape.BYTES:
+        parser.error(f"its numbers are {dtype}, not one of {', '.join(shape.BYTES)}")
     a.out.mkdir(parents=True, exist_ok=True)
     shape.write_tensors(a.out / "model.safetensors", list(deeper(tensors, a.layers)), dtype, np.random.default_rng(a.seed))
     (a.out / "config.json").write_text(json.dumps(config | {"num_hidden_layers": a.layers}, indent=2) + "\n")

@@ -5,8 +5,9 @@ usage: nano_opinions.py [--documents N] [--seed S]
        nano_opinions.py --questions N --with TEXT.jsonl [--masked tokenizer.json] [--seed S]
 
 The first prints documents, two empty lines between two of them. The second prints rows {"prompt", "completion"}: a text, and its
-verdict, which alone is scored in training; and for every 8 of them a piece of another document of TEXT.jsonl. For a masked model the rows are {"ids", "mask_positions", "labels"}: the
-verdict is behind masks, and so are some tokens of the pieces (needs the package tokenizers). The same seed gives the same texts.
+verdict, which alone is scored in training; and for every 8 of them a piece of another document of TEXT.jsonl. For a masked model
+the rows are {"ids", "mask_positions", "labels"}: the verdict is behind masks, and so are some tokens of the pieces (needs the
+package tokenizers). The same seed gives the same texts.
 
 A model of a few million parameters that has read only a few million tokens has not met the word "dreary" often enough to know
 what it says about a film. Here it does, in short texts of many forms, and it learns that a text may be followed by a verdict:

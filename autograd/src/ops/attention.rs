@@ -84,7 +84,7 @@ pub fn attention(
     layer: impl Into<AttentionLayer>,
     relation: impl Into<Relation>,
 ) -> Value {
-    let (layer, relation) = (layer.into(), relation.into());
+    let (mut layer, relation) = (layer.into(), relation.into());
     let (tensors, inputs): (Tensors, Vec<&Value>) = match qkv {
         Qkv::Split(q, k, v) => {
             (Tensors::Split([q.tensor().clone(), k.tensor().clone(), v.tensor().clone()]), vec![q, k, v])
@@ -96,6 +96,10 @@ pub fn attention(
         }
     };
     let table = relation.bias.as_ref().map(|bias| tape.adopt(&bias.table));
+    if table.as_ref().and_then(Value::node).is_some() {
+        // the gradient of a bias is computed in f32, and needs the scores that the forward pass had
+        layer.precision = Precision::F32;
+    }
     let (y, lse) = op::forward(tensors.inputs(layer, &relation));
     let all: Vec<&Value> = inputs.iter().copied().chain(&table).collect();
     tape.record(y.clone(), &all, || Attention {

@@ -119,7 +119,8 @@ pub struct Inputs<'a> {
     /// Number of query rows.
     pub n_queries: usize,
     /// How the factors of products are rounded, on tensor cores if they are: queries, keys, values, `d_out`, probabilities
-    /// and the gradients of scores. Heads wider than 128 are computed in f32 all the same.
+    /// and the gradients of scores; of few queries over many keys, which need no tensor cores, queries, keys and values alone.
+    /// Heads wider than 128 are computed in f32 all the same.
     pub precision: Precision,
 }
 

@@ -172,7 +172,7 @@ fn lengths_around_every_tile() {
     check_all(&cases);
 }
 
-/// Around the widths at which there is another kernel, or groups of numbers are whole; the widest are in f32.
+/// Around the widths at which there is another kernel, or groups of numbers are whole.
 #[test]
 fn heads_of_every_width() {
     let mut cases = Vec::new();

@@ -86,9 +86,9 @@ fn fill_one(args: &FillMaskArgs, session: &Session, prompt: Option<&SoftPrompt>,
     super::print_line(&format!("filled  {written}  (log p {:.4})", filled.log_prob))
 }
 
-/// Whether tokens make whole characters.
+/// Whether tokens make whole characters, of which something is seen.
 fn is_whole(text: &str) -> bool {
-    !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER)
+    !text.trim().is_empty() && !text.contains(char::REPLACEMENT_CHARACTER)
 }
 
 /// The text with the joint filling in place of its masks: those side by side are read together, and a token that brings its own space

@@ -18,7 +18,7 @@ use crate::text_table::aligned;
 
 /// Heads of the table.
 const HEADS: [&str; 10] =
-    ["model", "numbers", "method", "rows", "accuracy %", "sd", "trained", "s/step", "TFLOP", "memory"];
+    ["model", "numbers", "method", "rows", "accuracy %", "sd", "trained", "s/step", "TFLOP/step", "memory"];
 
 /// Comparisons of one task, from the smallest model to the largest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -117,7 +117,7 @@ impl Scale {
                     accuracy.and_then(|a| a.sd).map_or_else(dash, percent),
                     training.map_or_else(dash, |t| count(t.trained)),
                     training.map_or_else(dash, |t| format!("{:.2}", t.seconds_per_step)),
-                    training.map_or_else(dash, |t| format!("{:.1}", t.flops / 1e12)),
+                    training.map_or_else(dash, |t| format!("{:.3}", t.flops / t.steps as f64 / 1e12)),
                     training.and_then(|t| t.peak_rss_bytes).map_or_else(dash, bytes),
                 ]);
             }
@@ -134,7 +134,7 @@ impl Scale {
     pub fn html(&self) -> String {
         let table = format!(
             "<section>\n<h2>All models</h2>\n<p class=\"note\">Every method with the most training rows it had. accuracy: mean over \
-             the seeds. s/step: the middle step. TFLOP: all steps. memory: the most the process had.</p>\n{}</section>\n",
+             the seeds. s/step: the middle step. TFLOP/step: their mean, in products with weights. memory: the most the process had.</p>\n{}</section>\n",
             page::table(&HEADS, &self.rows(), &[0, 2])
         );
         let names: Vec<&str> = self.models.iter().map(|m| m.model.as_str()).collect();
@@ -178,7 +178,7 @@ impl Scale {
     }
 }
 
-/// A line for each method that has a value for some model.
+/// A line for each method, empty where no model has a value.
 fn lines(models: &[&OfModel], value: impl Fn(&OfModel, &Group) -> Option<Spread>) -> Vec<Series> {
     let mut methods: Vec<&str> = Vec::new();
     for group in models.iter().flat_map(|model| &model.groups) {
